@@ -1,0 +1,24 @@
+"""tmdeploy: from a trained, token-merged Vision Transformer to a validated ONNX file or engine.
+
+Importing this package needs neither torch nor a GPU; what needs torch is loaded on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tmdeploy.errors import TmdeployError
+
+if TYPE_CHECKING:
+    from tmdeploy.patching import patch
+
+__version__ = "0.1.0"
+__all__ = ["TmdeployError", "__version__", "patch"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "patch":  # imports torch
+        from tmdeploy.patching import patch
+
+        return patch
+    raise AttributeError(f"module 'tmdeploy' has no attribute '{name}'")

@@ -1,0 +1,1 @@
+"""Latency, throughput and memory, measured side by side."""

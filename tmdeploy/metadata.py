@@ -1,0 +1,96 @@
+"""What an artifact says about itself: one JSON document under one key of the ONNX file's metadata_props."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tmdeploy.errors import ArtifactError
+
+METADATA_KEY = "tmdeploy"
+METADATA_VERSION = 1
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Preprocessing(_Frozen):
+    """How pixels become the model's input: resize the shorter side, crop the centre, scale to [0, 1], normalise.
+
+    The resize target of the shorter side is floor(image_size / crop_pct), timm's rule (timm.data.transforms_factory).
+    """
+
+    image_size: tuple[int, int] = Field((224, 224), description="height and width of the model's input, pixels")
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
+    crop_pct: float = Field(0.875, gt=0.0, le=1.0)
+
+
+class StepRecord(_Frozen):
+    """One reduction step in the graph: where it is, what it does to the counts, and what its tensors are called."""
+
+    block: int
+    op: Literal["TokenMatch", "TokenSelect"]
+    num_prefix: int
+    tokens_in: int = Field(description="at the default schedule")
+    tokens_out: int = Field(description="at the default schedule")
+    map: str = Field(description="tensor, int32 [B, N]: output slot of every token, -1 = dropped")
+    index: str = Field(description="tensor, int32 [B, M]: anchor token of every slot, -1 = none")
+    signal: str = Field(description="tensor the planner decided on: metric [B, N, C] (match) or score [B, N] (select)")
+    metric: str | None = Field(None, description="tensor [B, N, C]: metric of a selection that merges leftovers")
+    x_in: str = Field(description="tensor [B, N, D] before the step")
+    x_out: str = Field(description="tensor [B, M, D] after the step")
+    size_in: str | None = Field(None, description="tensor f32 [B, N]; none before the first step")
+    size_out: str | None = Field(None, description="tensor f32 [B, M], for methods that track sizes")
+
+
+class ArtifactMetadata(_Frozen):
+    """Everything a reader of the file needs to use it right without the checkpoint it came from."""
+
+    version: int = METADATA_VERSION
+    tool_version: str
+    torch_version: str
+    method: str
+    method_options: dict[str, str | int | float | bool] = {}
+    schedule_kind: Literal["r", "keep"] | None = Field(None, description="what the amounts count; none: unmerged")
+    layers: tuple[int, ...] = Field((), description="blocks with a reduction step, 0-based")
+    schedule: tuple[int, ...] = Field((), description="amount of each step: r or keep, one a layer")
+    runtime_schedule: bool = Field(False, description="whether the graph input `r` or `keep` can override it")
+    architecture: dict[str, object] = Field(description="models.arch.VitConfig as a dict")
+    source_name: str = Field(description="file name of the checkpoint")
+    source_sha256: str
+    preprocessing: Preprocessing = Preprocessing()
+    preprocessing_in_graph: bool = Field(False, description="input is uint8 [B, H, W, 3] at image_size, not f32")
+    class_names: tuple[str, ...] = ()
+    opset: int
+    precision: Literal["fp32", "fp16"] = "fp32"
+    lowering: Literal["custom", "portable"] = "custom"
+    deterministic_planner: bool = True
+    dynamic_batch: bool = True
+    steps: tuple[StepRecord, ...] = ()
+
+
+def dump(metadata: ArtifactMetadata) -> str:
+    """Serialise for `metadata_props`."""
+    return metadata.model_dump_json()
+
+
+def parse(text: str, *, path: str) -> ArtifactMetadata:
+    """Read the JSON of `metadata_props`.
+
+    Raises:
+        ArtifactError: Not this document, or a newer version of it.
+    """
+    try:
+        return ArtifactMetadata.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "document"
+        raise ArtifactError(
+            f"its tmdeploy metadata cannot be read ({field}: {first['msg']})",
+            path=path,
+            remedy="It was written by another version of tmdeploy, or damaged: export it again",
+        ) from None

@@ -1,0 +1,32 @@
+"""ToMe: merge the r most similar pairs of an alternating bipartite split, in every block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tmdeploy.methods.registry import register
+from tmdeploy.methods.spec import Match, MethodSpec, Metric, Weight
+
+
+@dataclass(frozen=True)
+class ToMeOptions:
+    """Options of ToMe."""
+
+    prop_attn: bool = field(default=True, metadata={"help": "add log(size) to the attention logits; off for MAE"})
+
+
+@register(
+    "tome",
+    summary="merge the r most similar token pairs in every block",
+    source="Bolya et al., Token Merging: Your ViT But Faster, ICLR 2023, arXiv 2210.09461",
+    options=ToMeOptions,
+)
+def tome(options: ToMeOptions) -> MethodSpec:
+    """Keys averaged over heads decide; destinations become size-weighted means (sections 3.1-3.3)."""
+    return MethodSpec(
+        "tome",
+        planner=Match(Metric.KEYS),
+        weight=Weight.SIZE,
+        prop_attn=options.prop_attn,
+        default_amount="13",
+    )

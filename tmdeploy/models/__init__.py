@@ -1,0 +1,1 @@
+"""ViT families and checkpoint readers."""

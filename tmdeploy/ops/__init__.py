@@ -1,0 +1,1 @@
+"""Token ops: the plan, and the three ops that make and apply it."""

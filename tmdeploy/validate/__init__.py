@@ -1,0 +1,1 @@
+"""Validation that understands merging."""
