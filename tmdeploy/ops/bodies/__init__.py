@@ -1,0 +1,43 @@
+"""Function bodies: the op set in standard ONNX ops, so that one file runs where no native kernel is.
+
+A body is specialised to the attributes its nodes carry, because ONNX functions cannot branch on an attribute without
+`If`. Bodies are written in ONNX's text format, which reads like the algorithm; none uses ScatterElements with a
+reduction, which TensorRT rejects or silently ignores. No torch in here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+
+from tmdeploy.ops.bodies.token_match import token_match_body
+from tmdeploy.ops.bodies.token_reduce import token_reduce_body
+from tmdeploy.ops.bodies.token_select import token_select_body
+
+_BODIES = {
+    "TokenMatch": token_match_body,
+    "TokenSelect": token_select_body,
+    "TokenReduce": token_reduce_body,
+}
+
+MIN_OPSET, MAX_OPSET = 18, 23
+
+
+def function_body(op: str, attributes: Mapping[str, int | float | str], opset: int) -> onnx.FunctionProto:
+    """The body of one op in standard ops.
+
+    Args:
+        op: `TokenMatch`, `TokenSelect` or `TokenReduce`.
+        attributes: What the nodes of this op carry; missing ones take the op's defaults.
+        opset: Version of the standard operators, 18 to 23.
+
+    Raises:
+        ValueError: An attribute value that the op does not have, or an opset outside the range.
+    """
+    if not MIN_OPSET <= opset <= MAX_OPSET:
+        raise ValueError(f"function bodies exist for opset {MIN_OPSET} to {MAX_OPSET}, not {opset}")
+    return _BODIES[op](attributes, opset)
+
+
+__all__ = ["MAX_OPSET", "MIN_OPSET", "function_body"]

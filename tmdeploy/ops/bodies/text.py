@@ -1,0 +1,85 @@
+"""From ONNX's text format to a FunctionProto."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import onnx
+import onnx.parser
+
+from tmdeploy.ops import DOMAIN
+
+
+def parse_body(
+    name: str,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    lines: str,
+    *,
+    attributes: Mapping[str, int | float | str],
+    opset: int,
+    doc: str,
+) -> onnx.FunctionProto:
+    """Parse the statements of a body.
+
+    Args:
+        name: Op name.
+        inputs: Formal inputs.
+        outputs: Formal outputs. (`map` is a keyword of the text format, so bodies say `plan_map`.)
+        lines: Statements, one a line; blank lines and `#` comments are dropped.
+        attributes: Declared as the function's attributes, with these values as defaults: the body is made for them.
+        opset: Version of the standard operators.
+        doc: Documentation string.
+    """
+    statements = [line.partition("#")[0].strip() for line in lines.splitlines()]
+    body = "\n".join(f"  {statement}" for statement in statements if statement)
+    text = (
+        f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>\n'
+        f"{name} ({', '.join(inputs)}) => ({', '.join(outputs)}) {{\n{body}\n}}"
+    )
+    function = onnx.parser.parse_function(text)
+    function.attribute_proto.extend(onnx.helper.make_attribute(key, value) for key, value in attributes.items())
+    function.doc_string = doc
+    return function
+
+
+def cosine_lines(a: str, b: str, out: str, *, eps: float, deterministic: bool) -> str:
+    """Statements for the cosine similarity of rows: `a` [B, Na, C] and `b` [B, Nb, C] to `out` float32 [B, Na, Nb].
+
+    Rules 1 and 2 of docs/ops.md: float64 accumulation, zero norm gives 0, NaN gives -inf.
+    """
+    wide, kind = (11, "double") if deterministic else (1, "float")
+    return f"""
+        {out}_a = Cast <to = {wide}> ({a})
+        {out}_b = Cast <to = {wide}> ({b})
+        {out}_bt = Transpose <perm = [0, 2, 1]> ({out}_b)
+        {out}_dot = MatMul ({out}_a, {out}_bt)
+        {out}_last = Constant <value = int64[1] {{-1}}> ()
+        {out}_middle = Constant <value = int64[1] {{1}}> ()
+        {out}_aa = ReduceSumSquare <keepdims = 1> ({out}_a, {out}_last)
+        {out}_bb = ReduceSumSquare <keepdims = 1> ({out}_bt, {out}_middle)
+        {out}_na = Sqrt ({out}_aa)
+        {out}_nb = Sqrt ({out}_bb)
+        {out}_norms = Mul ({out}_na, {out}_nb)
+        {out}_raw = Div ({out}_dot, {out}_norms)
+        {out}_eps = Constant <value = {kind}[1] {{{eps!r}}}> ()
+        {out}_za = LessOrEqual ({out}_na, {out}_eps)
+        {out}_zb = LessOrEqual ({out}_nb, {out}_eps)
+        {out}_zero = Or ({out}_za, {out}_zb)
+        {out}_nothing = Constant <value = {kind}[1] {{0.0}}> ()
+        {out}_cos = Where ({out}_zero, {out}_nothing, {out}_raw)
+        {out}_narrow = Cast <to = 1> ({out}_cos)
+        {unordered_last_lines(f"{out}_narrow", out)}
+    """
+
+
+def unordered_last_lines(values: str, out: str) -> str:
+    """Statements that replace NaN by -inf in float32 `values` (rule 2)."""
+    return f"""
+        {out}_isnan = IsNaN ({values})
+        {out}_one = Constant <value = float[1] {{1.0}}> ()
+        {out}_minus = Constant <value = float[1] {{-1.0}}> ()
+        {out}_void = Constant <value = float[1] {{0.0}}> ()
+        {out}_lowest = Div ({out}_minus, {out}_void)
+        {out} = Where ({out}_isnan, {out}_lowest, {values})
+    """

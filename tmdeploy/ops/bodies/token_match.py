@@ -1,0 +1,116 @@
+"""TokenMatch in standard ONNX ops."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+
+from tmdeploy.ops.bodies.text import cosine_lines, parse_body
+
+
+def token_match_body(attributes: Mapping[str, int | float | str], opset: int) -> onnx.FunctionProto:
+    """Body for one set of attribute values; see `reference.token_match` for what they mean.
+
+    TopK keeps the lower index first among equal values (ONNX TopK-11), which is rule 4 of docs/ops.md. The plan is
+    written as the permutation [slot anchors, merged tokens], scattered without a reduction.
+    """
+    prefix = int(attributes.get("num_prefix", 1))
+    order = str(attributes.get("order", "tome"))
+    eps = float(attributes.get("metric_eps", 0.0))
+    deterministic = bool(attributes.get("deterministic", 1))
+    first_a, first_b = prefix + prefix % 2, prefix + 1 - prefix % 2
+    if order == "tome":
+        kept_lines = "kept_value, kept_where = TopK <axis = 1, largest = 0> (kept_ranked, kept_count)\n"
+        kept_name = "kept_value"
+    elif order == "tome_unsorted":
+        kept_lines, kept_name = "", "kept_ranked"
+    else:
+        raise ValueError(f"TokenMatch: unknown order '{order}'")
+    prefix_values = ", ".join(map(str, range(prefix)))
+    prefix_lines = f"""
+        prefix_row = Constant <value = int64[1, {prefix}] {{{prefix_values}}}> ()
+        prefix_shape = Constant <value = int64[1] {{{prefix}}}> ()
+        prefix_full = Concat <axis = 0> (batch, prefix_shape)
+        prefix = Expand (prefix_row, prefix_full)
+        order_of_slots = Concat <axis = 1> (prefix, kept_token, targets)
+    """
+    lines = f"""
+        zero = Constant <value = int64[1] {{0}}> ()
+        one = Constant <value = int64[1] {{1}}> ()
+        two = Constant <value = int64[1] {{2}}> ()
+        end = Constant <value = int64[1] {{{2**62}}}> ()
+        begin_a = Constant <value = int64[1] {{{first_a}}}> ()
+        begin_b = Constant <value = int64[1] {{{first_b}}}> ()
+        batch = Shape <start = 0, end = 1> (metric)
+        tokens = Shape <start = 1, end = 2> (metric)
+        total = Shape (slots)
+        removed = Sub (tokens, total)
+
+        # every A token's most similar B token
+        half_a = Slice (metric, begin_a, end, one, two)
+        half_b = Slice (metric, begin_b, end, one, two)
+        {cosine_lines("half_a", "half_b", "similarity", eps=eps, deterministic=deterministic)}
+        last = Constant <value = int64[1] {{-1}}> ()
+        best = ReduceMax <keepdims = 0> (similarity, last)
+        destination = ArgMax <axis = -1, keepdims = 0, select_last_index = 0> (similarity)
+
+        # the best proposals merge
+        count_a = Shape <start = 1, end = 2> (best)
+        kept_count = Sub (count_a, removed)
+        ranked_sim, ranked = TopK <axis = 1> (best, count_a)
+        source = Slice (ranked, zero, removed, one)
+        source_sim = Slice (ranked_sim, zero, removed, one)
+        kept_ranked = Slice (ranked, removed, end, one)
+        {kept_lines}
+        # slots: prefix, kept A, all B
+        kept_twice = Mul ({kept_name}, two)
+        kept_token = Add (kept_twice, begin_a)
+        source_twice = Mul (source, two)
+        source_token = Add (source_twice, begin_a)
+        begin_b_scalar = Squeeze (begin_b)
+        tokens_scalar = Squeeze (tokens)
+        two_scalar = Squeeze (two)
+        one_scalar = Squeeze (one)
+        zero_scalar = Squeeze (zero)
+        target_row = Range (begin_b_scalar, tokens_scalar, two_scalar)
+        target_count = Shape (target_row)
+        target_full = Concat <axis = 0> (batch, target_count)
+        targets = Expand (target_row, target_full)
+        {prefix_lines if prefix else "order_of_slots = Concat <axis = 1> (kept_token, targets)"}
+        first_target = Add (kept_count, prefix_width)
+        destination_index = GatherElements <axis = 1> (destination, source)
+        destination_slot = Add (destination_index, first_target)
+        total_scalar = Squeeze (total)
+        slot_row = Range (zero_scalar, total_scalar, one_scalar)
+        slot_full = Concat <axis = 0> (batch, total)
+        slot_order = Expand (slot_row, slot_full)
+
+        # the permutation [slot anchors, merged tokens] gives the map
+        permutation = Concat <axis = 1> (order_of_slots, source_token)
+        slot_of_each = Concat <axis = 1> (slot_order, destination_slot)
+        full = Concat <axis = 0> (batch, tokens)
+        blank = ConstantOfShape <value = int64[1] {{0}}> (full)
+        planned = ScatterElements <axis = 1> (blank, permutation, slot_of_each)
+        ones = ConstantOfShape <value = float[1] {{1.0}}> (full)
+        sim = ScatterElements <axis = 1> (ones, source_token, source_sim)
+
+        # r = 0 is the identity
+        nothing = Equal (removed, zero)
+        token_row = Range (zero_scalar, tokens_scalar, one_scalar)
+        map_wide = Where (nothing, token_row, planned)
+        index_wide = Where (nothing, slot_row, order_of_slots)
+        plan_map = Cast <to = 6> (map_wide)
+        index = Cast <to = 6> (index_wide)
+    """
+    lines = f"prefix_width = Constant <value = int64[1] {{{prefix}}}> ()\n" + lines
+    declared = {"num_prefix": prefix, "order": order, "metric_eps": eps, "deterministic": int(deterministic)}
+    return parse_body(
+        "TokenMatch",
+        ("metric", "slots"),
+        ("plan_map", "index", "sim"),
+        lines,
+        attributes=declared,
+        opset=opset,
+        doc="Bipartite soft matching: docs/ops.md",
+    )

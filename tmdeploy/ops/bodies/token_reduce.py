@@ -1,0 +1,107 @@
+"""TokenReduce in standard ONNX ops."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+
+from tmdeploy.ops.bodies.text import parse_body
+
+
+def token_reduce_body(attributes: Mapping[str, int | float | str], opset: int) -> onnx.FunctionProto:
+    """Body for one mode; see `reference.token_reduce`.
+
+    A slot's anchor is gathered; only the other tokens, of which a step has few, go through a one-hot MatMul. Their
+    number is N - M + 1 where at most one slot lacks an anchor, which holds for every plan TokenMatch and TokenSelect
+    make. Inputs are x, map, index, weight: exported models always pass a weight.
+    """
+    mode = str(attributes.get("mode", "wmean"))
+    head = """
+        zero = Constant <value = int64[1] {0}> ()
+        one = Constant <value = int64[1] {1}> ()
+        last = Constant <value = int64[1] {-1}> ()
+        middle = Constant <value = int64[1] {1}> ()
+        zero_scalar = Squeeze (zero)
+        one_scalar = Squeeze (one)
+        none = Constant <value = float[1] {0.0}> ()
+        unit = Constant <value = float[1] {1.0}> ()
+        tokens = Shape <start = 1, end = 2> (x)
+        total = Shape <start = 1, end = 2> (index)
+        tokens_scalar = Squeeze (tokens)
+        total_scalar = Squeeze (total)
+        map_wide = Cast <to = 7> (plan_map)
+        index_wide = Cast <to = 7> (index)
+        x_wide = Cast <to = 1> (x)
+        anchored = GreaterOrEqual (index_wide, zero)
+        anchor = Max (index_wide, zero)
+        anchor_rows = Unsqueeze (anchor, last)
+        x_anchor_raw = GatherND <batch_dims = 1> (x_wide, anchor_rows)
+        weight_anchor_raw = GatherElements <axis = 1> (weight, anchor)
+        weight_anchor = Where (anchored, weight_anchor_raw, none)
+
+        # tokens that are not the anchor of their slot, the lowest index first
+        slot_or_first = Max (map_wide, zero)
+        anchor_of_token = GatherElements <axis = 1> (index_wide, slot_or_first)
+        token_row = Range (zero_scalar, tokens_scalar, one_scalar)
+        is_anchor = Equal (anchor_of_token, token_row)
+        moved = Not (is_anchor)
+        moved_number = Cast <to = 1> (moved)
+        removed = Sub (tokens, total)
+        capacity = Add (removed, one)
+        source_flag, source = TopK <axis = 1> (moved_number, capacity)
+        source_slot = GatherElements <axis = 1> (map_wide, source)
+        source_slot_row = Unsqueeze (source_slot, middle)
+        slot_row = Range (zero_scalar, total_scalar, one_scalar)
+        slot_column = Unsqueeze (slot_row, last)
+        lands = Equal (slot_column, source_slot_row)
+        source_weight_raw = GatherElements <axis = 1> (weight, source)
+        source_weight = Mul (source_weight_raw, source_flag)
+        source_weight_row = Unsqueeze (source_weight, middle)
+        assignment = Where (lands, source_weight_row, none)
+        weight_moved = ReduceSum <keepdims = 0> (assignment, last)
+        wsum = Add (weight_anchor, weight_moved)
+    """
+    if mode == "anchor":
+        tail = """
+            anchored_column = Unsqueeze (anchored, last)
+            y_wide = Where (anchored_column, x_anchor_raw, none)
+        """
+    elif mode in {"wmean", "sum"}:
+        gather = """
+            source_rows = Unsqueeze (source, last)
+            x_source = GatherND <batch_dims = 1> (x_wide, source_rows)
+            x_moved = MatMul (assignment, x_source)
+        """
+        if mode == "sum":
+            tail = f"""
+                {gather}
+                weight_column = Unsqueeze (weight_anchor, last)
+                x_weighted = Mul (x_anchor_raw, weight_column)
+                y_wide = Add (x_weighted, x_moved)
+            """
+        else:
+            # where the weights sum to 0 the anchor stands alone: weight 1, divisor 1
+            tail = f"""
+                {gather}
+                weightless = Equal (wsum, none)
+                present = Cast <to = 1> (anchored)
+                factor = Where (weightless, present, weight_anchor)
+                divisor = Where (weightless, unit, wsum)
+                factor_column = Unsqueeze (factor, last)
+                divisor_column = Unsqueeze (divisor, last)
+                x_weighted = Mul (x_anchor_raw, factor_column)
+                x_sum = Add (x_weighted, x_moved)
+                y_wide = Div (x_sum, divisor_column)
+            """
+    else:
+        raise ValueError(f"TokenReduce: no function body for mode '{mode}'")
+    return parse_body(
+        "TokenReduce",
+        ("x", "plan_map", "index", "weight"),
+        ("y", "wsum"),
+        f"{head}\n{tail}\ny = CastLike (y_wide, x)",
+        attributes={"mode": mode},
+        opset=opset,
+        doc="Apply a plan: docs/ops.md",
+    )
