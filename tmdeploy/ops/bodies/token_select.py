@@ -139,9 +139,8 @@ def _nearest_lines(order: str, *, eps: float, deterministic: bool) -> str:
         metric_rest = GatherND <batch_dims = 1> (metric_patches, rest_rows)
         metric_kept = GatherND <batch_dims = 1> (metric_patches, candidate_rows)
         {cosine_lines("metric_rest", "metric_kept", "similarity", eps=eps, deterministic=deterministic)}
-        # gathered, not ReduceMax: ONNX Runtime drops a dimension of an empty reduction (nothing left over)
-        nearest_column = ArgMax <axis = -1, keepdims = 1, select_last_index = 0> (similarity)
-        best_column = GatherElements <axis = 2> (similarity, nearest_column)
+        # TopK, not ArgMax: ONNX Runtime's reductions return a wrong rank when nothing is left over
+        best_column, nearest_column = TopK <axis = -1> (similarity, one)
         best = Squeeze (best_column, last)
         nearest = Squeeze (nearest_column, last)
         {second}
