@@ -134,15 +134,18 @@ def _nearest_lines(order: str, *, eps: float, deterministic: bool) -> str:
         {first}
         metric_patches = Slice (metric, prefix_width, end, one)
         last = Constant <value = int64[1] {{-1}}> ()
-        rest_rows = Unsqueeze (rest, last)
+        # one kept token leads the rows, so that no reduction is empty: ONNX Runtime gets the rank of those wrong
+        before = Sub (chosen_count, one)
+        padded = Slice (ranked, before, end, one)
+        rest_rows = Unsqueeze (padded, last)
         candidate_rows = Unsqueeze (candidate, last)
         metric_rest = GatherND <batch_dims = 1> (metric_patches, rest_rows)
         metric_kept = GatherND <batch_dims = 1> (metric_patches, candidate_rows)
         {cosine_lines("metric_rest", "metric_kept", "similarity", eps=eps, deterministic=deterministic)}
-        # TopK, not ArgMax: ONNX Runtime's reductions return a wrong rank when nothing is left over
-        best_column, nearest_column = TopK <axis = -1> (similarity, one)
-        best = Squeeze (best_column, last)
-        nearest = Squeeze (nearest_column, last)
+        best_padded = ReduceMax <keepdims = 0> (similarity, last)
+        nearest_padded = ArgMax <axis = -1, keepdims = 0, select_last_index = 0> (similarity)
+        best = Slice (best_padded, one, end, one)
+        nearest = Slice (nearest_padded, one, end, one)
         {second}
         rest_slot = Add (slot_of_candidate, prefix_width)
         index_wide = Identity (anchors)
