@@ -40,6 +40,7 @@ def token_match_body(attributes: Mapping[str, int | float | str], opset: int) ->
         one = Constant <value = int64[1] {{1}}> ()
         two = Constant <value = int64[1] {{2}}> ()
         end = Constant <value = int64[1] {{{2**62}}}> ()
+        last = Constant <value = int64[1] {{-1}}> ()
         begin_a = Constant <value = int64[1] {{{first_a}}}> ()
         begin_b = Constant <value = int64[1] {{{first_b}}}> ()
         batch = Shape <start = 0, end = 1> (metric)
@@ -48,13 +49,7 @@ def token_match_body(attributes: Mapping[str, int | float | str], opset: int) ->
         removed = Sub (tokens, total)
 
         # every A token's most similar B token
-        half_a = Slice (metric, begin_a, end, one, two)
-        half_b = Slice (metric, begin_b, end, one, two)
-        {cosine_lines("half_a", "half_b", "similarity", eps=eps, deterministic=deterministic)}
-        last = Constant <value = int64[1] {{-1}}> ()
-        best = ReduceMax <keepdims = 0> (similarity, last)
-        destination = ArgMax <axis = -1, keepdims = 0, select_last_index = 0> (similarity)
-
+        {_best_lines(prefix, eps=eps, deterministic=deterministic)}
         # the best proposals merge
         count_a = Shape <start = 1, end = 2> (best)
         kept_count = Sub (count_a, removed)
@@ -114,3 +109,42 @@ def token_match_body(attributes: Mapping[str, int | float | str], opset: int) ->
         opset=opset,
         doc="Bipartite soft matching: docs/ops.md",
     )
+
+
+def _best_lines(prefix: int, *, eps: float, deterministic: bool) -> str:
+    """Statements for `best` and `destination`, [B, Na], of every A token.
+
+    With a single patch token left, one half is empty, and ONNX Runtime gets the rank of empty reductions wrong. So no
+    half ever is: A takes the last prefix token along, whose row is cut off; or B takes a dummy, whose column is masked.
+    """
+    reduce_lines = """
+        {best} = ReduceMax <keepdims = 0> (similarity, last)
+        {destination} = ArgMax <axis = -1, keepdims = 0, select_last_index = 0> (similarity)
+    """
+    if prefix % 2 == 1:  # the first patch token is in B, the last prefix token in A
+        return f"""
+            begin_padded = Constant <value = int64[1] {{{prefix - 1}}}> ()
+            half_a = Slice (metric, begin_padded, end, one, two)
+            half_b = Slice (metric, begin_b, end, one, two)
+            {cosine_lines("half_a", "half_b", "similarity", eps=eps, deterministic=deterministic)}
+            {reduce_lines.format(best="best_padded", destination="destination_padded")}
+            best = Slice (best_padded, one, end, one)
+            destination = Slice (destination_padded, one, end, one)
+        """
+    return f"""
+        half_a = Slice (metric, begin_a, end, one, two)
+        half_b_real = Slice (metric, begin_b, end, one, two)
+        after_a = Add (begin_a, one)
+        dummy = Slice (metric, begin_a, after_a, one)
+        half_b = Concat <axis = 1> (half_b_real, dummy)
+        {cosine_lines("half_a", "half_b", "similarity_padded", eps=eps, deterministic=deterministic)}
+        count_padded = Shape <start = 1, end = 2> (half_b)
+        count_b = Sub (count_padded, one)
+        padded_scalar = Squeeze (count_padded)
+        start_scalar = Squeeze (zero)
+        step_scalar = Squeeze (one)
+        column = Range (start_scalar, padded_scalar, step_scalar)
+        is_dummy = Equal (column, count_b)
+        similarity = Where (is_dummy, similarity_padded_lowest, similarity_padded)
+        {reduce_lines.format(best="best", destination="destination")}
+    """

@@ -1,0 +1,108 @@
+"""Self-attention of a timm-style block that also hands out what a planner decides on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tmdeploy.errors import UnsupportedModel
+from tmdeploy.methods.spec import Match, Metric, Score, Select
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What a reduction step needs from the attention: metric [B, N, C] and score [B, N], float32, where asked for."""
+
+    metric: Tensor | None = None
+    score: Tensor | None = None
+
+
+def check_attention(attn: nn.Module, where: str) -> None:
+    """Refuse an attention module that `attend` cannot run.
+
+    Raises:
+        UnsupportedModel: It lacks a fused `qkv`, `proj` or `num_heads`.
+    """
+    missing = [name for name in ("qkv", "proj", "num_heads") if not hasattr(attn, name)]
+    if missing:
+        raise UnsupportedModel(
+            f"{where} ({type(attn).__name__}) has no {', '.join(missing)}",
+            remedy="patch() needs timm-style blocks; for another layout call the ops directly (docs/methods.md)",
+        )
+
+
+def attend(
+    attn: nn.Module, x: Tensor, *, size: Tensor | None, planner: Match | Select | None
+) -> tuple[Tensor, Signals]:
+    """Run `attn` on x, with log(size) added to the logits where size is given, and compute the planner's signals.
+
+    The score of a selection comes from the class token's row alone, computed on the side: the attention itself stays a
+    plain softmax(QK^T)V that a backend can fuse (docs/architecture.md).
+
+    Args:
+        attn: Module with `qkv`, `proj`, `num_heads` and optionally `q_norm`, `k_norm`, `norm`, `proj_drop`.
+        x: [B, N, C], normalised.
+        size: float32 [B, N] for proportional attention (ToMe, section 3.3); None for the plain softmax.
+        planner: Whose signals to compute; None computes none.
+
+    Returns:
+        The attention's output [B, N, C], before LayerScale and residual; the signals.
+    """
+    batch, tokens, _ = x.shape
+    qkv: Tensor = attn.qkv(x)
+    heads = int(attn.num_heads)  # type: ignore[arg-type]
+    width = qkv.shape[-1] // (3 * heads)
+    q, k, v = qkv.reshape(batch, tokens, 3, heads, width).permute(2, 0, 3, 1, 4).unbind(0)
+    q, k = _optional(attn, "q_norm", q), _optional(attn, "k_norm", k)
+    scale = float(getattr(attn, "scale", width**-0.5))
+    bias = None if size is None else size.log()[:, None, None, :]
+    out = _softmax_attention(q, k, v, scale, bias).transpose(1, 2).reshape(batch, tokens, heads * width)
+    out = _optional(attn, "norm", out)
+    out = _optional(attn, "proj_drop", attn.proj(out))
+    return out, _signals(planner, q, k, v, scale, bias)
+
+
+def _softmax_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None) -> Tensor:
+    if not torch.compiler.is_exporting():
+        mask = None if bias is None else bias.to(q.dtype)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+    # Spelled out for export: the exporter's own decomposition scales q and k separately, and at opset 23 it emits
+    # Attention with a [B, 1, 1, N] bias, which ONNX Runtime's CPU provider rejects.
+    logits = (q * scale) @ k.transpose(-2, -1)
+    if bias is not None:
+        logits = logits + bias.to(logits.dtype)
+    return logits.softmax(dim=-1) @ v
+
+
+def _signals(
+    planner: Match | Select | None, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None
+) -> Signals:
+    if planner is None:
+        return Signals()
+    metric = k.float().mean(dim=1) if planner.metric is Metric.KEYS else None
+    if isinstance(planner, Match):
+        return Signals(metric=metric)
+    # the class token's row of the attention, in float32 whatever the model's precision
+    logits = (q[:, :, :1].float() * scale) @ k.float().transpose(-2, -1)
+    if bias is not None:
+        logits = logits + bias
+    row = logits.softmax(dim=-1)[:, :, 0]  # [B, H, N]
+    if planner.score is Score.CLS:
+        score = row.mean(dim=1)
+    elif planner.score is Score.CLS_VALUE:
+        score = (row * _norm(v.float())).mean(dim=1)
+    else:
+        score = row.sum(dim=1) * _norm(v.float().transpose(1, 2).flatten(2))
+    return Signals(metric=metric, score=score)
+
+
+def _norm(x: Tensor) -> Tensor:
+    return x.square().sum(dim=-1).sqrt()
+
+
+def _optional(module: nn.Module, name: str, x: Tensor) -> Tensor:
+    child = getattr(module, name, None)
+    return child(x) if isinstance(child, nn.Module) else x
