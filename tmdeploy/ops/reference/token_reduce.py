@@ -71,7 +71,7 @@ def token_reduce(
             norms = values.square().sum(-1, keepdim=True).sqrt()
             reference = y.square().sum(-1, keepdim=True).sqrt() if mode == "mlerp" else group.at_anchor(norms)
             y = y * group.largest(norms) / reference.masked_fill(reference == 0, 1.0)
-    return y.to(x.dtype), wsum.float()
+    return y.to(x.dtype).contiguous(), wsum.float().contiguous()
 
 
 @token_reduce.register_fake

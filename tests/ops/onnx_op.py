@@ -1,0 +1,57 @@
+"""Run one op's function body in ONNX Runtime, as a one-node model."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import onnxruntime
+from onnx import TensorProto, helper
+
+from tmdeploy.ops import DOMAIN, VERSION
+from tmdeploy.ops.bodies import function_body
+
+_TYPES = {
+    "metric": TensorProto.FLOAT, "slots": TensorProto.INT64, "score": TensorProto.FLOAT, "kept": TensorProto.INT64,
+    "x": TensorProto.FLOAT, "map": TensorProto.INT32, "index": TensorProto.INT32, "weight": TensorProto.FLOAT,
+    "sim": TensorProto.FLOAT, "count": TensorProto.INT32, "y": TensorProto.FLOAT, "wsum": TensorProto.FLOAT,
+}  # fmt: skip
+_SIGNATURES = {
+    "TokenMatch": (("metric", "slots"), ("map", "index", "sim")),
+    "TokenSelect": (("score", "slots", "metric", "kept"), ("map", "index", "sim", "count")),
+    "TokenReduce": (("x", "map", "index", "weight"), ("y", "wsum")),
+}
+
+
+@functools.lru_cache(maxsize=256)
+def _session(op: str, given: tuple[str, ...], attributes: tuple[tuple[str, object], ...], opset: int, half: bool):
+    inputs, outputs = _SIGNATURES[op]
+    names = [name if name in given else "" for name in inputs]
+    while names[-1] == "":
+        names.pop()
+    types = dict(_TYPES)
+    if half:
+        types.update(metric=TensorProto.FLOAT16, x=TensorProto.FLOAT16, y=TensorProto.FLOAT16)
+    node = helper.make_node(op, names, outputs, domain=DOMAIN, **dict(attributes))
+    graph = helper.make_graph(
+        [node],
+        "op",
+        [helper.make_tensor_value_info(name, types[name], None) for name in names if name],
+        [helper.make_tensor_value_info(name, types[name], None) for name in outputs],
+    )
+    model = helper.make_model(
+        graph,
+        functions=[function_body(op, dict(attributes), opset)],
+        opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid(DOMAIN, VERSION)],
+        ir_version=10,
+    )
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def run_op(op: str, feeds: dict[str, np.ndarray], opset: int = 20, **attributes: object) -> list[np.ndarray]:
+    half = any(value.dtype == np.float16 for value in feeds.values())
+    session = _session(op, tuple(sorted(feeds)), tuple(sorted(attributes.items())), opset, half)
+    return session.run(None, feeds)

@@ -1,0 +1,55 @@
+"""What every function body promises besides its result."""
+
+import onnx
+import pytest
+import torch
+from torch.library import opcheck
+
+from tmdeploy.ops import DOMAIN
+from tmdeploy.ops.bodies import MAX_OPSET, MIN_OPSET, function_body
+from tmdeploy.ops.reference import token_match, token_reduce, token_select
+from tmdeploy.ops.schemas import register_schemas
+
+CASES = [
+    *[("TokenMatch", {"num_prefix": p, "order": o}) for p in (0, 1, 2) for o in ("tome", "tome_unsorted")],
+    *[("TokenSelect", {"leftover": left, "order": o}) for left in ("drop", "fuse", "nearest") for o in ("score", "index")],
+    *[("TokenReduce", {"mode": m}) for m in ("wmean", "sum", "anchor")],
+]
+
+
+@pytest.mark.parametrize(("op", "attributes"), CASES)
+@pytest.mark.parametrize("opset", range(MIN_OPSET, MAX_OPSET + 1))
+def test_body_passes_the_checker_without_a_scattering_reduction(op: str, attributes: dict, opset: int):
+    function = function_body(op, attributes, opset)
+    context = onnx.checker.C.CheckerContext()
+    context.ir_version, context.opset_imports = 10, {"": opset, DOMAIN: 1}
+    onnx.checker.check_function(function, context)
+    for node in function.node:
+        assert node.domain == ""
+        assert onnx.defs.has(node.op_type, max_inclusive_version=opset)
+        if node.op_type.startswith("Scatter"):  # TensorRT rejects or ignores a reduction
+            assert "reduction" not in {attribute.name for attribute in node.attribute}
+
+
+@pytest.mark.parametrize("opset", [MIN_OPSET - 1, MAX_OPSET + 1])
+def test_unsupported_opset_is_refused(opset: int):
+    with pytest.raises(ValueError, match="opset 18 to 23"):
+        function_body("TokenReduce", {}, opset)
+
+
+def test_schemas_carry_every_attribute_of_the_bodies():
+    register_schemas()
+    for op, attributes in CASES:
+        schema = onnx.defs.get_schema(op, 1, DOMAIN)
+        function = function_body(op, attributes, 20)
+        assert {attribute.name for attribute in function.attribute_proto} == set(schema.attributes)
+        assert [output.name for output in schema.outputs][1:] == list(function.output)[1:]
+
+
+def test_ops_follow_the_rules_of_torch_library():
+    """Fake kernels agree with the real ones, schemas are truthful."""
+    checks = ("test_schema", "test_faketensor")
+    plan, index, _ = token_match(torch.randn(2, 17, 4), torch.arange(12))
+    opcheck(token_match, (torch.randn(2, 17, 4), torch.arange(12)), test_utils=checks)
+    opcheck(token_select, (torch.rand(2, 17), torch.arange(12)), test_utils=checks)
+    opcheck(token_reduce, (torch.randn(2, 17, 4), plan, index), test_utils=checks)
