@@ -148,6 +148,8 @@ def parse_keep(text: str, stages: int, tokens: int, prefix: int, *, fuse: bool) 
         numbers = [float(field) for field in fields]
     except ValueError:
         raise UsageError(f"--keep {text}: not a number", remedy="Use rates (0.7 or 0.9,0.8,0.7) or counts") from None
+    if not all(math.isfinite(number) for number in numbers):
+        raise UsageError(f"--keep {text}: not a number", remedy="Use rates (0.7 or 0.9,0.8,0.7) or counts")
     if len(numbers) == 1:
         numbers, fields = numbers * stages, fields * stages
     if len(numbers) != stages:

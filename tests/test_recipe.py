@@ -1,0 +1,65 @@
+import pytest
+
+from tmdeploy.errors import UsageError
+from tmdeploy.recipe import Recipe, make_recipe
+
+DEIT = {"depth": 12, "tokens": 197, "prefix": 1}
+
+
+def test_defaults_are_the_methods_own():
+    assert make_recipe("tome", **DEIT).amounts == (13,) * 12
+    assert make_recipe("evit", **DEIT) == Recipe(method="evit", layers=(3, 6, 9), amounts=(138, 98, 70))
+    assert make_recipe("topk", **DEIT).amounts == (138, 97, 68)
+    assert make_recipe("none", **DEIT).amounts == ()
+
+
+def test_steps_follow_the_counts():
+    steps = make_recipe("evit", keep="0.7", **DEIT).steps(197, 1)
+    assert [(step.block, step.tokens_in, step.tokens_out) for step in steps] == [
+        (3, 197, 140),
+        (6, 140, 100),
+        (9, 100, 72),
+    ]
+    override = make_recipe("tome", **DEIT).steps(197, 1, [16] * 12)
+    assert override[-1].tokens_out == 11
+
+
+def test_default_layers_beyond_a_shallow_model_are_left_out():
+    assert make_recipe("evit", depth=8, tokens=65, prefix=1).layers == (3, 6)
+    with pytest.raises(UsageError, match="no block to reduce in: the model has 3"):
+        make_recipe("evit", depth=3, tokens=65, prefix=1)
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "message"),
+    [
+        ("tomee", {}, "unknown method 'tomee'. Did you mean 'tome'"),
+        ("xyz", {}, "Known: evit, mstm, none, tome, topk"),
+        ("tome", {"keep": "0.7"}, "takes no --keep. Use --r"),
+        ("evit", {"r": "13"}, "takes no --r. Use --keep"),
+        ("none", {"r": "13"}, "takes no --r. Leave it out"),
+        ("none", {"layers": "3"}, "takes no --layers"),
+        ("tome", {"r": "99"}, "at most 98"),
+        ("tome", {"options": {"speed": "1"}}, "has no option 'speed'. Its options: prop_attn"),
+        ("tome", {"options": {"prop_attn": "maybe"}}, "Choose true or false"),
+        ("mstm", {"options": {"score": "luck"}}, "Choose one of: cls, cls_value, ats"),
+        ("evit", {"options": {"a": 1}}, "Its options: none"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(method: str, arguments: dict, message: str):
+    with pytest.raises(UsageError, match=message):
+        make_recipe(method, **DEIT, **arguments)
+
+
+def test_options_are_kept_with_their_types():
+    assert make_recipe("tome", options={"prop_attn": "off"}, **DEIT).options == {"prop_attn": False}
+    recipe = make_recipe("mstm", options={"weight": "exp_sim"}, **DEIT)
+    assert recipe.options["weight"] == "exp_sim"
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+def test_wrong_number_of_amounts_is_refused():
+    with pytest.raises(UsageError, match="2 amounts for 12 reduction steps"):
+        make_recipe("tome", **DEIT).steps(197, 1, [1, 2])
+    with pytest.raises(UsageError, match="r is -4 in block 0"):
+        make_recipe("tome", **DEIT).steps(197, 1, [-4] * 12)
