@@ -30,7 +30,7 @@ def test_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path):
 def test_missing_folder_and_folder_as_target_are_explained(tmp_path: Path):
     missing = tmp_path / "no" / "a.onnx"
     for action in (check_writable, lambda path: write_text(path, "")):
-        with pytest.raises(ArtifactError, match=r"no/a.onnx: cannot be written \(No such file or directory\)"):
+        with pytest.raises(ArtifactError, match=r"no/a\.onnx: cannot be written \(No such file or directory\)"):
             action(missing)
         with pytest.raises(ArtifactError, match="is a folder, not a file. Name a file"):
             action(tmp_path)
@@ -38,7 +38,7 @@ def test_missing_folder_and_folder_as_target_are_explained(tmp_path: Path):
 
 def test_full_disk_is_explained_and_leaves_nothing(tmp_path: Path):
     target = tmp_path / "a.onnx"
-    with pytest.raises(ArtifactError, match="No space left on device"), atomic_path(target):
+    with pytest.raises(ArtifactError, match=r"No space left on device"), atomic_path(target):
         raise OSError(28, "No space left on device")
     assert list(tmp_path.iterdir()) == []
 

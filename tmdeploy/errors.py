@@ -34,7 +34,7 @@ class TmdeployError(Exception):
         super().__init__(self.one_line())
 
     def one_line(self) -> str:
-        """The whole error on one line: `path: message. remedy.`"""
+        """Everything on one line: path, message, remedy."""
         where = f"{self.path}: " if self.path is not None else ""
         what = " ".join(f"{where}{self.message}".split())
         if self.remedy is None:

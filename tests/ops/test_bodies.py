@@ -8,12 +8,17 @@ from torch.library import opcheck
 from tmdeploy.ops import DOMAIN
 from tmdeploy.ops.bodies import MAX_OPSET, MIN_OPSET, function_body
 from tmdeploy.ops.reference import token_match, token_reduce, token_select
+from tmdeploy.ops.reference.token_reduce import MODES
 from tmdeploy.ops.schemas import register_schemas
 
 CASES = [
     *[("TokenMatch", {"num_prefix": p, "order": o}) for p in (0, 1, 2) for o in ("tome", "tome_unsorted")],
-    *[("TokenSelect", {"leftover": left, "order": o}) for left in ("drop", "fuse", "nearest") for o in ("score", "index")],
-    *[("TokenReduce", {"mode": m}) for m in ("wmean", "sum", "anchor")],
+    *[
+        ("TokenSelect", {"leftover": left, "order": o})
+        for left in ("drop", "fuse", "nearest")
+        for o in ("score", "index")
+    ],
+    *[("TokenReduce", {"mode": m}) for m in MODES],
 ]
 
 

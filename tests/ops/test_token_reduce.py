@@ -11,8 +11,6 @@ from tmdeploy.ops.reference import token_match, token_reduce, token_select
 from tmdeploy.ops.reference.token_reduce import MODES
 from tmdeploy.schedule import r_limit
 
-BODY_MODES = ("wmean", "sum", "anchor")
-
 
 def _plan(case: Case, share: float, kind: str):
     if kind == "match":
@@ -57,7 +55,7 @@ def test_reference_equals_the_oracle(case: Case, share: float, kind: str, mode: 
     case=cases(dtypes=(torch.float32, torch.float16)),
     share=st.floats(0, 1),
     kind=st.sampled_from(["match", "drop", "fuse"]),
-    mode=st.sampled_from(BODY_MODES),
+    mode=st.sampled_from(MODES),
     opset=st.sampled_from([18, 20, 23]),
 )
 def test_onnx_body_equals_the_reference(case: Case, share: float, kind: str, mode: str, opset: int):
@@ -67,7 +65,8 @@ def test_onnx_body_equals_the_reference(case: Case, share: float, kind: str, mod
     feeds = {"x": x, "map": plan, "index": index, "weight": weight}
     y, wsum = run_op("TokenReduce", {name: value.numpy() for name, value in feeds.items()}, opset, mode=mode)
     relative = 2e-6 if case.dtype == torch.float32 else 1e-3
-    np.testing.assert_allclose(y, expected[0].numpy(), rtol=relative, atol=1e-5)
+    scale = np.abs(expected[0].float().numpy()).max(initial=1.0)  # a mean near zero is stretched by mlerp
+    np.testing.assert_allclose(y, expected[0].numpy(), rtol=relative, atol=1e-5 * scale)
     np.testing.assert_array_equal(wsum, expected[1].numpy())
 
 

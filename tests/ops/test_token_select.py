@@ -42,9 +42,7 @@ def test_reference_equals_the_oracle(case: Case, share: float, leftover: str, or
     order=ORDERS,
     opset=st.sampled_from([18, 20, 23]),
 )
-def test_onnx_body_equals_the_reference_bit_for_bit(
-    case: Case, share: float, leftover: str, order: str, opset: int
-):
+def test_onnx_body_equals_the_reference_bit_for_bit(case: Case, share: float, leftover: str, order: str, opset: int):
     _, score, slots, metric, kept = _arguments(case, share, leftover)
     expected = token_select(score, slots, metric, kept, case.prefix, leftover, order)
     feeds = {"score": score, "slots": slots, "metric": metric, "kept": kept}

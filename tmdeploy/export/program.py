@@ -34,12 +34,10 @@ class _Program(nn.Module):
         self._runtime = runtime
         self._with_features = with_features
 
-    def forward(
-        self, images: Tensor, slots: Sequence[Tensor] = (), kept: Sequence[Tensor] = ()
-    ) -> tuple[Tensor, ...]:
+    def forward(self, images: Tensor, slots: Sequence[Tensor] = (), kept: Sequence[Tensor] = ()) -> tuple[Tensor, ...]:
         if self._runtime:
             layers = self._state.recipe.layers
-            pairs = zip(slots, kept if kept else [None] * len(slots), strict=True)
+            pairs = zip(slots, kept or [None] * len(slots), strict=True)
             self._state.counts = {layer: Counts(*pair) for layer, pair in zip(layers, pairs, strict=True)}
         dtype = next(self.module.parameters()).dtype
         if not self._with_features:
@@ -123,7 +121,7 @@ def build_graph(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """torch's exporter reports its own internals through warnings and loggers; our self-check judges the result."""
+    """The exporter of torch reports its own internals through warnings and loggers; our self-check judges the result."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

@@ -300,5 +300,3 @@ def _metadata(
         dynamic_batch=request.dynamic_batch,
         steps=records,
     )
-
-

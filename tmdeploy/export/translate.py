@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import onnx
-import onnx.defs
 import onnxscript
 import torch
 

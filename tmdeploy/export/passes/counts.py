@@ -74,9 +74,7 @@ def add_runtime_schedule(
     graph = model.graph
     steps = len(amounts)
     default = ir.tensor(np.array(amounts, dtype=np.int64), name=kind)
-    schedule = ir.Value(
-        name=kind, shape=ir.Shape([steps]), type=ir.TensorType(ir.DataType.INT64), const_value=default
-    )
+    schedule = ir.Value(name=kind, shape=ir.Shape([steps]), type=ir.TensorType(ir.DataType.INT64), const_value=default)
     probes = {str(value.name): value for value in graph.inputs if str(value.name).startswith((SLOTS, KEPT))}
     for probe in probes.values():
         graph.inputs.remove(probe)

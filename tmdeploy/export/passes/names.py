@@ -14,9 +14,7 @@ from tmdeploy.schedule import Step
 PLANNERS = ("TokenMatch", "TokenSelect")
 
 
-def name_steps(
-    model: ir.Model, spec: MethodSpec, steps: Sequence[Step], *, num_prefix: int
-) -> tuple[StepRecord, ...]:
+def name_steps(model: ir.Model, spec: MethodSpec, steps: Sequence[Step], *, num_prefix: int) -> tuple[StepRecord, ...]:
     """Rename each step's tensors to `block3/map`, `block3/x_in`, ... and record them.
 
     Args:

@@ -39,12 +39,12 @@ def token_reduce(
     """
     if mode not in MODES:
         raise ValueError(f"TokenReduce: unknown mode '{mode}'")
-    batch, tokens, features = x.shape
+    batch, tokens, _ = x.shape
     total = index.shape[1]
     slot, anchor = map.long(), index.long()
-    if slot.numel() and not (-1 <= int(slot.min()) and int(slot.max()) < total):
+    if slot.numel() and not (int(slot.min()) >= -1 and int(slot.max()) < total):
         raise ValueError(f"TokenReduce: map points outside the {total} slots")
-    if anchor.numel() and not (-1 <= int(anchor.min()) and int(anchor.max()) < tokens):
+    if anchor.numel() and not (int(anchor.min()) >= -1 and int(anchor.max()) < tokens):
         raise ValueError(f"TokenReduce: index points outside the {tokens} tokens")
 
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
