@@ -22,11 +22,11 @@ class Preprocessing(_Frozen):
     The resize target of the shorter side is floor(image_size / crop_pct), timm's rule (timm.data.transforms_factory).
     """
 
-    image_size: tuple[int, int] = Field((224, 224), description="height and width of the model's input, pixels")
+    image_size: tuple[int, int] = Field(default=(224, 224), description="height and width of the model's input, pixels")
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
-    crop_pct: float = Field(0.875, gt=0.0, le=1.0)
+    crop_pct: float = Field(default=0.875, gt=0.0, le=1.0)
 
 
 class StepRecord(_Frozen):
@@ -40,11 +40,13 @@ class StepRecord(_Frozen):
     map: str = Field(description="tensor, int32 [B, N]: output slot of every token, -1 = dropped")
     index: str = Field(description="tensor, int32 [B, M]: anchor token of every slot, -1 = none")
     signal: str = Field(description="tensor the planner decided on: metric [B, N, C] (match) or score [B, N] (select)")
-    metric: str | None = Field(None, description="tensor [B, N, C]: metric of a selection that merges leftovers")
+    metric: str | None = Field(
+        default=None, description="tensor [B, N, C]: metric of a selection that merges leftovers"
+    )
     x_in: str = Field(description="tensor [B, N, D] before the step")
     x_out: str = Field(description="tensor [B, M, D] after the step")
-    size_in: str | None = Field(None, description="tensor f32 [B, N]; none before the first step")
-    size_out: str | None = Field(None, description="tensor f32 [B, M], for methods that track sizes")
+    size_in: str | None = Field(default=None, description="tensor f32 [B, N]; none before the first step")
+    size_out: str | None = Field(default=None, description="tensor f32 [B, M], for methods that track sizes")
 
 
 class ArtifactMetadata(_Frozen):
@@ -55,15 +57,19 @@ class ArtifactMetadata(_Frozen):
     torch_version: str
     method: str
     method_options: dict[str, str | int | float | bool] = {}
-    schedule_kind: Literal["r", "keep"] | None = Field(None, description="what the amounts count; none: unmerged")
-    layers: tuple[int, ...] = Field((), description="blocks with a reduction step, 0-based")
-    schedule: tuple[int, ...] = Field((), description="amount of each step: r or keep, one a layer")
-    runtime_schedule: bool = Field(False, description="whether the graph input `r` or `keep` can override it")
+    schedule_kind: Literal["r", "keep"] | None = Field(
+        default=None, description="what the amounts count; none: unmerged"
+    )
+    layers: tuple[int, ...] = Field(default=(), description="blocks with a reduction step, 0-based")
+    schedule: tuple[int, ...] = Field(default=(), description="amount of each step: r or keep, one a layer")
+    runtime_schedule: bool = Field(default=False, description="whether the graph input `r` or `keep` can override it")
     architecture: dict[str, object] = Field(description="models.arch.VitConfig as a dict")
     source_name: str = Field(description="file name of the checkpoint")
     source_sha256: str
     preprocessing: Preprocessing = Preprocessing()
-    preprocessing_in_graph: bool = Field(False, description="input is uint8 [B, H, W, 3] at image_size, not f32")
+    preprocessing_in_graph: bool = Field(
+        default=False, description="input is uint8 [B, H, W, 3] at image_size, not f32"
+    )
     class_names: tuple[str, ...] = ()
     opset: int
     precision: Literal["fp32", "fp16"] = "fp32"

@@ -66,7 +66,7 @@ def test_ties_go_to_the_lower_token():
 
 
 def test_minus_zero_ties_with_zero():
-    plan, index, _, _ = token_select(torch.tensor([[0.0, -0.0, 0.0, -0.0]]), torch.arange(3))
+    _, index, _, _ = token_select(torch.tensor([[0.0, -0.0, 0.0, -0.0]]), torch.arange(3))
     assert index.tolist() == [[0, 1, 2]]
 
 

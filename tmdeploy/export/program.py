@@ -37,8 +37,10 @@ class _Program(nn.Module):
     def forward(self, images: Tensor, slots: Sequence[Tensor] = (), kept: Sequence[Tensor] = ()) -> tuple[Tensor, ...]:
         if self._runtime:
             layers = self._state.recipe.layers
-            pairs = zip(slots, kept or [None] * len(slots), strict=True)
-            self._state.counts = {layer: Counts(*pair) for layer, pair in zip(layers, pairs, strict=True)}
+            stays: list[Tensor | None] = [*kept] or [None] * len(slots)
+            self._state.counts = {
+                layer: Counts(total, stay) for layer, total, stay in zip(layers, slots, stays, strict=True)
+            }
         dtype = next(self.module.parameters()).dtype
         if not self._with_features:
             return (self.module(images.to(dtype)).float(),)
@@ -121,7 +123,7 @@ def build_graph(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter of torch reports its own internals through warnings and loggers; our self-check judges the result."""
+    """Silence the exporter's reports on its own internals; our self-check judges the result."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

@@ -52,7 +52,7 @@ def attend(
         The attention's output [B, N, C], before LayerScale and residual; the signals.
     """
     batch, tokens, _ = x.shape
-    qkv: Tensor = attn.qkv(x)
+    qkv = _call(attn, "qkv", x)
     heads = int(attn.num_heads)  # type: ignore[arg-type]
     width = qkv.shape[-1] // (3 * heads)
     q, k, v = qkv.reshape(batch, tokens, 3, heads, width).permute(2, 0, 3, 1, 4).unbind(0)
@@ -61,7 +61,7 @@ def attend(
     bias = None if size is None else size.log()[:, None, None, :]
     out = _softmax_attention(q, k, v, scale, bias).transpose(1, 2).reshape(batch, tokens, heads * width)
     out = _optional(attn, "norm", out)
-    out = _optional(attn, "proj_drop", attn.proj(out))
+    out = _optional(attn, "proj_drop", _call(attn, "proj", out))
     return out, _signals(planner, q, k, v, scale, bias)
 
 
@@ -101,6 +101,11 @@ def _signals(
 
 def _norm(x: Tensor) -> Tensor:
     return x.square().sum(dim=-1).sqrt()
+
+
+def _call(module: nn.Module, name: str, x: Tensor) -> Tensor:
+    result: Tensor = module.get_submodule(name)(x)
+    return result
 
 
 def _optional(module: nn.Module, name: str, x: Tensor) -> Tensor:

@@ -190,15 +190,15 @@ def _reducing_forward(self: nn.Module, x: Tensor) -> Tensor:
     has_step = number in state.amounts
     size = state.size if state.spec.prop_attn else None
     attended, signals = attend(
-        self.attn,  # type: ignore[arg-type]
-        self.norm1(x),  # type: ignore[operator]
+        self.get_submodule("attn"),
+        self.get_submodule("norm1")(x),
         size=size,
         planner=state.spec.planner if has_step else None,
     )
     x = x + _branch(self, ("ls1", "drop_path1"), attended)
     if has_step:
         x = state.step(number, x, signals)
-    hidden: Tensor = self.mlp(self.norm2(x))  # type: ignore[operator]
+    hidden = self.get_submodule("mlp")(self.get_submodule("norm2")(x))
     return x + _branch(self, ("ls2", "drop_path2"), hidden)
 
 
@@ -243,7 +243,7 @@ def _blocks(module: nn.Module) -> list[nn.Module]:
         missing = [name for name in ("norm1", "attn", "norm2", "mlp") if not hasattr(block, name)]
         if missing:
             raise UnsupportedModel(f"blocks.{number} ({type(block).__name__}) has no {', '.join(missing)}")
-        check_attention(block.attn, f"blocks.{number}.attn")  # type: ignore[arg-type]
+        check_attention(block.get_submodule("attn"), f"blocks.{number}.attn")
     return found
 
 

@@ -34,7 +34,7 @@ def fold_preprocessing(model: ir.Model, preprocessing: Preprocessing) -> None:
     for node in (cast, planar, scaled, normal):
         node.outputs[0].name, node.outputs[0].type = str(node.name), ir.TensorType(ir.DataType.FLOAT)
         node.outputs[0].shape = ir.Shape([batch, channels, height, width])
-    cast.outputs[0].shape = pixels.shape
+    cast.outputs[0].shape = ir.Shape([batch, height, width, channels])
     for consumer, index in list(old.uses()):
         consumer.replace_input_with(index, normal.outputs[0])
     old.name = "images_normalised"

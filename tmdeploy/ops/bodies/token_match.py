@@ -99,7 +99,12 @@ def token_match_body(attributes: Mapping[str, int | float | str], opset: int) ->
         index = Cast <to = 6> (index_wide)
     """
     lines = f"prefix_width = Constant <value = int64[1] {{{prefix}}}> ()\n" + lines
-    declared = {"num_prefix": prefix, "order": order, "metric_eps": eps, "deterministic": int(deterministic)}
+    declared: dict[str, int | float | str] = {
+        "num_prefix": prefix,
+        "order": order,
+        "metric_eps": eps,
+        "deterministic": int(deterministic),
+    }
     return parse_body(
         "TokenMatch",
         ("metric", "slots"),

@@ -94,7 +94,7 @@ def token_select_body(attributes: Mapping[str, int | float | str], opset: int) -
         total_narrow = Cast <to = 6> (total)
         count = Expand (total_narrow, batch)
     """
-    declared = {
+    declared: dict[str, int | float | str] = {
         "num_prefix": prefix,
         "leftover": leftover,
         "order": order,

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Make a virtual environment with tmdeploy in it. Used by demo.sh and test.sh; safe to run again.
+#   scripts/setup.sh [EXTRAS]      default: export
+# TMDEPLOY_VENV chooses the place (default .venv), PYTHON the interpreter, TMDEPLOY_TORCH the torch requirement.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+extras="${1:-export}"
+venv="${TMDEPLOY_VENV:-.venv}"
+# Pinned: a looser requirement can pull gigabytes of CUDA packages that the CPU default does not need.
+torch="${TMDEPLOY_TORCH:-torch==2.13.0}"
+[ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv"
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$torch"
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".[$extras]"
