@@ -40,7 +40,7 @@ def test_default_layers_beyond_a_shallow_model_are_left_out():
         ("none", {"r": "13"}, "takes no --r. Leave it out"),
         ("none", {"layers": "3"}, "takes no --layers"),
         ("tome", {"r": "99"}, "at most 98"),
-        ("tome", {"options": {"speed": "1"}}, "has no option 'speed'. Its options: prop_attn"),
+        ("tome", {"options": {"speed": "1"}}, "has no option 'speed'. Its options: prop_attn, weight"),
         ("tome", {"options": {"prop_attn": "maybe"}}, "Choose true or false"),
         ("mstm", {"options": {"score": "luck"}}, "Choose one of: cls, cls_value, ats"),
         ("evit", {"options": {"a": 1}}, "Its options: none"),
@@ -52,7 +52,7 @@ def test_what_cannot_be_meant_is_refused(method: str, arguments: dict, message: 
 
 
 def test_options_are_kept_with_their_types():
-    assert make_recipe("tome", options={"prop_attn": "off"}, **DEIT).options == {"prop_attn": False}
+    assert make_recipe("tome", options={"prop_attn": "off"}, **DEIT).options == {"prop_attn": False, "weight": "size"}
     recipe = make_recipe("mstm", options={"weight": "exp_sim"}, **DEIT)
     assert recipe.options["weight"] == "exp_sim"
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from tmdeploy.methods.registry import register
 from tmdeploy.methods.spec import Match, MethodSpec, Metric, Weight
@@ -13,6 +14,9 @@ class ToMeOptions:
     """Options of ToMe."""
 
     prop_attn: bool = field(default=True, metadata={"help": "add log(size) to the attention logits; off for MAE"})
+    weight: Literal["size", "mean"] = field(
+        default="size", metadata={"help": "weigh merged tokens by size, or plainly: scatter_reduce(reduce='mean')"}
+    )
 
 
 @register(
@@ -22,11 +26,11 @@ class ToMeOptions:
     options=ToMeOptions,
 )
 def tome(options: ToMeOptions) -> MethodSpec:
-    """Keys averaged over heads decide; destinations become size-weighted means (sections 3.1-3.3)."""
+    """Keys averaged over heads decide; destinations become size-weighted means (sections 3.1 to 3.3)."""
     return MethodSpec(
         "tome",
         planner=Match(Metric.KEYS),
-        weight=Weight.SIZE,
+        weight=Weight(options.weight),
         prop_attn=options.prop_attn,
         default_amount="13",
     )
