@@ -54,8 +54,7 @@ def find_state_dict(held: object, path: Path) -> tuple[dict[str, Tensor], tuple[
         unread = [key for key in _KEYS if key in held and key != keys[0] and _is_weights(held[key])]
         if unread:
             notes = (f"the weights under '{keys[0]}' are read, not those under '{unread[0]}'",)
-    tensors = {name: value for name, value in _tensors(found, path)}
-    return _without_prefix(tensors, path), notes
+    return as_float32(_without_prefix(dict(_tensors(found, path)), path)), notes
 
 
 def as_float32(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -70,11 +69,12 @@ def _descend(held: object, path: Path) -> tuple[Mapping[str, object], tuple[str,
             held = held.state_dict()
         if not isinstance(held, Mapping):
             break
-        if _is_weights(held):
+        inner = [key for key in _KEYS if isinstance(held.get(key), (Mapping, torch.nn.Module))]
+        if not inner and _is_weights(held):
             return held, tuple(keys)
-        chosen = next((key for key in _KEYS if isinstance(held.get(key), (Mapping, torch.nn.Module))), None)
-        if chosen is None:
+        if not inner:
             break
+        chosen = next((key for key in inner if _is_weights(held[key])), inner[0])
         keys.append(chosen)
         held = held[chosen]
     if isinstance(held, Mapping):
