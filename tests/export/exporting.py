@@ -13,14 +13,19 @@ from tmdeploy.models.checkpoint import save_checkpoint
 from tmdeploy.models.vit import VisionTransformer
 from tmdeploy.patching import reduction_of
 
-PREPROCESSING = Preprocessing(image_size=(64, 64))
-
 
 def save_tiny(model: VisionTransformer, folder: Path, *, with_recipe: bool = True) -> Path:
     """A checkpoint in tmdeploy's own format."""
     path = folder / "tiny.pt"
     recipe = reduction_of(model).recipe if with_recipe else None
-    save_checkpoint(path, model, recipe=recipe, preprocessing=PREPROCESSING, class_names=tuple("abcdefghij"))
+    config = model.config
+    save_checkpoint(
+        path,
+        model,
+        recipe=recipe,
+        preprocessing=Preprocessing(image_size=config.image_size),
+        class_names=tuple("abcdefghij"[: config.num_classes]),
+    )
     return path
 
 

@@ -20,7 +20,6 @@ from tmdeploy.export.passes.names import name_steps, rename_symbols
 from tmdeploy.export.passes.outputs import add_step_outputs
 from tmdeploy.export.passes.preprocess import fold_preprocessing
 from tmdeploy.export.program import BATCH, SLOTS, build_graph
-from tmdeploy.export.verify import Verification, verify_file
 from tmdeploy.files import atomic_path, check_writable
 from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, StepRecord, dump
 from tmdeploy.models.arch import VitConfig
@@ -92,7 +91,7 @@ class ExportResult:
 
     path: Path
     metadata: ArtifactMetadata
-    verification: Verification | None
+    verification: object
 
 
 def export_checkpoint(request: ExportRequest, progress: Progress = lambda _: None) -> ExportResult:
@@ -130,6 +129,8 @@ def export_checkpoint(request: ExportRequest, progress: Progress = lambda _: Non
         onnx.save(proto, str(temporary))
         verification = None
         if request.verify:
+            from tmdeploy.export.verify import verify_file
+
             progress("comparing with PyTorch")
             verification = verify_file(
                 temporary, module, metadata, images=request.verify_images, name=str(request.output)
