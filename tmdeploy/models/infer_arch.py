@@ -98,6 +98,9 @@ def infer(
         _check_is(architecture(arch).config, seen)
     else:
         like = _recognise(seen, side * seen["patch_size"], notes)
+    if like is None and not seen["pos_embed_prefix"]:
+        # h * w + 1 of an oblong grid can be a square too
+        notes.append(f"the position embedding is read as that of {side} x {side} patches, without prefix tokens")
     fields = {**seen, **_unseen(seen, like)}
     fields["heads"] = num_heads if num_heads is not None else _heads(seen["width"], like, notes)
     trained = _config({**fields, "image_size": (side * seen["patch_size"],) * 2})

@@ -1,0 +1,51 @@
+from pathlib import Path
+
+import pytest
+
+from tests.models.weights import SMALL
+from tmdeploy.errors import CheckpointError
+from tmdeploy.metadata import Preprocessing
+from tmdeploy.models.document import Description, dump, parse
+from tmdeploy.recipe import make_recipe
+
+HERE = Path("model.pt")
+GOOD = Description(
+    architecture=SMALL,
+    recipe=make_recipe("tome", depth=2, tokens=17, prefix=1, r="2"),
+    preprocessing=Preprocessing(image_size=(32, 32)),
+    class_names=("a", "b", "c", "d", "e"),
+)
+
+
+def test_what_is_dumped_is_parsed():
+    document = dump(GOOD)
+    assert (document["format"], document["version"]) == ("tmdeploy", 1)
+    assert parse(document, HERE) == GOOD
+
+
+def damaged(**changes):
+    document = dump(GOOD)
+    config = {**document["config"], **changes}
+    return {**document, "config": config}
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({**dump(GOOD), "version": 2}, "of version 2; this tmdeploy reads up to 1.*Update tmdeploy"),
+        ({**dump(GOOD), "version": "x"}, "of version x"),
+        ({"format": "tmdeploy", "version": 1}, "damaged.*config: Field required"),
+        (damaged(architecture={"width": "wide"}), r"damaged \(config.architecture.width"),
+        (damaged(architecture={"heads": 7}), "not a multiple of 7 attention heads"),
+        (damaged(surprise=1), "damaged.*surprise"),
+        (damaged(class_names=["a"]), "contradicts itself.*1 class names for 5 classes"),
+        (damaged(recipe={"method": "nope", "layers": [0], "amounts": [1]}), "unknown method 'nope'"),
+        (damaged(recipe={"method": "tome", "layers": [9], "amounts": [1]}), r"blocks \(9,\) of 2"),
+        (damaged(recipe={"method": "tome", "layers": [0, 1], "amounts": [1]}), "1 amounts for 2 reduction steps"),
+        (damaged(preprocessing={"image_size": [64, 64]}), r"images of \(64, 64\), the model takes \(32, 32\)"),
+    ],
+)
+def test_damage_is_named(document, message):
+    with pytest.raises(CheckpointError, match=message) as caught:
+        parse(document, HERE)
+    assert "\n" not in str(caught.value)
