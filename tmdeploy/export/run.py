@@ -20,6 +20,7 @@ from tmdeploy.export.passes.names import name_steps, rename_symbols
 from tmdeploy.export.passes.outputs import add_step_outputs
 from tmdeploy.export.passes.preprocess import fold_preprocessing
 from tmdeploy.export.program import BATCH, SLOTS, build_graph
+from tmdeploy.export.verify import verify_file
 from tmdeploy.files import atomic_path, check_writable
 from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, StepRecord, dump
 from tmdeploy.models.arch import VitConfig
@@ -28,6 +29,7 @@ from tmdeploy.ops.bodies import MAX_OPSET, MIN_OPSET
 from tmdeploy.patching import Reduction, patch, reduction_of
 from tmdeploy.recipe import Recipe, make_recipe
 from tmdeploy.schedule import Step
+from tmdeploy.validate.report import ValidationReport
 
 _PROTOBUF_LIMIT = 2**31 - 1
 OUTPUTS = ("plan", "size", "features")
@@ -87,11 +89,12 @@ class ExportRequest:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What was written, and what the self-check found."""
+    """What was written, what the self-check found, and what was assumed about the checkpoint."""
 
     path: Path
     metadata: ArtifactMetadata
-    verification: object
+    verification: ValidationReport | None
+    notes: tuple[str, ...] = ()
 
 
 def export_checkpoint(request: ExportRequest, progress: Progress = lambda _: None) -> ExportResult:
@@ -129,13 +132,17 @@ def export_checkpoint(request: ExportRequest, progress: Progress = lambda _: Non
         onnx.save(proto, str(temporary))
         verification = None
         if request.verify:
-            from tmdeploy.export.verify import verify_file
-
             progress("comparing with PyTorch")
             verification = verify_file(
-                temporary, module, metadata, images=request.verify_images, name=str(request.output)
+                temporary,
+                module,
+                recipe,
+                metadata,
+                images=request.verify_images,
+                name=str(request.output),
+                progress=progress,
             )
-    return ExportResult(request.output, metadata, verification)
+    return ExportResult(request.output, metadata, verification, loaded.notes)
 
 
 def make_model(

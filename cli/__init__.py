@@ -1,0 +1,131 @@
+"""The command line: one module a command, each parses, calls the library and prints. Installed as `tmdeploy_cli`."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import importlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+import tmdeploy
+from tmdeploy.errors import TmdeployError
+
+from .console import complain, settings
+
+# One row a command; the module's function of the same name is the command.
+COMMANDS = (
+    "export",
+    "validate",
+    "bench",
+    "infer",
+    "inspect",
+    "visualize",
+    "methods",
+    "doctor",
+    "demo",
+)
+_EPILOG = "Every command takes --debug (show tracebacks) and --quiet. Exit codes: 0 done or passed, 1 a check failed, \
+2 usage, 3 environment missing, 4 export, parse or build failed, 130 interrupted."
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the `tmdeploy` script."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    for flag, name in (("--debug", "debug"), ("--quiet", "quiet"), ("-q", "quiet")):
+        # taken out here so that they work before and after the command's name alike
+        setattr(settings, name, getattr(settings, name) or flag in arguments)
+        arguments = [argument for argument in arguments if argument != flag]
+    with _terminated_like_an_exit():
+        build_app()(arguments)
+
+
+def build_app() -> typer.Typer:
+    """The Typer application with all commands."""
+    app = typer.Typer(
+        name="tmdeploy",
+        help="Token-merged Vision Transformers, from PyTorch to a validated ONNX file.",
+        epilog=_EPILOG,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+    )
+    app.callback()(_root)
+    for name in COMMANDS:
+        module = importlib.import_module(f".{name}", __name__)
+        app.command(name, no_args_is_help=name in {"export", "validate", "bench", "infer", "inspect", "visualize"})(
+            _guarded(getattr(module, name))
+        )
+    return app
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=lambda value: _print_version(value), is_eager=True, help="Version.")
+    ] = False,
+) -> None:
+    """Token-merged Vision Transformers, from PyTorch to a validated ONNX file."""
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"tmdeploy {tmdeploy.__version__}")
+        raise typer.Exit
+
+
+def _guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn every failure into one line and its exit code; `--debug` adds the traceback."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+            sys.stdout.flush()
+        except typer.Exit:
+            raise
+        except TmdeployError as error:
+            _fail(f"error: {error}", error.exit_code)
+        except KeyboardInterrupt:
+            _fail("interrupted", 130)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit flush stays silent
+            raise typer.Exit(0) from None
+        except MemoryError:
+            _fail("error: out of memory. Use a smaller --batch, or a machine with more memory.", 4)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            full = " Free some space." if error.errno == errno.ENOSPC else ""
+            _fail(f"error: {where}{error.strerror or error}.{full}", 4)
+        except Exception as error:
+            what = " ".join(f"{type(error).__name__}: {error}".split())
+            _fail(f"internal error: {what}. Run again with --debug for the traceback, and report it.", 4)
+
+    return run
+
+
+def _fail(message: str, code: int) -> None:
+    if settings.debug:
+        traceback.print_exc()
+    complain(message)
+    raise typer.Exit(code)
+
+
+class _terminated_like_an_exit:  # noqa: N801 - used as a context manager
+    """SIGTERM ends the process by SystemExit, so that temporary files are removed."""
+
+    def __enter__(self) -> None:
+        try:
+            self._before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        except ValueError:  # not the main thread
+            self._before = None
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)

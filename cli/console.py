@@ -1,0 +1,98 @@
+"""What every command prints with: tables to stdout, progress and errors to stderr, JSON where asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+JsonOption = Annotated[
+    str | None,
+    typer.Option("--json", metavar="FILE", help="Write the result as JSON; - is JSON alone on stdout."),
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", min=1, metavar="N", help="Threads of the backend; default: its own choice.")
+]
+TrustOption = Annotated[
+    bool,
+    typer.Option("--trust-checkpoint", help="Allow unpickling, which runs whatever code the file holds."),
+]
+
+
+@dataclass
+class _Settings:
+    debug: bool = False
+    quiet: bool = False
+
+
+settings = _Settings()
+
+
+class Output:
+    """Where one command's result goes.
+
+    Args:
+        json_target: Value of `--json`: a file, `-` for stdout, or None.
+    """
+
+    def __init__(self, json_target: str | None) -> None:
+        self._target = json_target
+
+    @property
+    def console(self) -> Console:
+        """For tables and sentences: stdout, or stderr when stdout is for JSON."""
+        from rich.console import Console
+
+        return Console(stderr=self._target == "-", quiet=settings.quiet, highlight=False, soft_wrap=False)
+
+    def emit(self, document: BaseModel | dict[str, Any]) -> None:
+        """Write the JSON document, if one was asked for.
+
+        Raises:
+            ArtifactError: The file cannot be written.
+        """
+        if self._target is None:
+            return
+        data = document.model_dump(mode="json", by_alias=True) if isinstance(document, BaseModel) else document
+        text = json.dumps(data, indent=2, ensure_ascii=False)
+        if self._target == "-":
+            sys.stdout.write(text + "\n")
+            return
+        from tmdeploy.files import write_text
+
+        write_text(Path(self._target), text + "\n")
+
+
+def complain(message: str) -> None:
+    """One line on stderr, never wrapped: tools read it."""
+    print(message, file=sys.stderr)
+
+
+def warn(message: str) -> None:
+    """A line on stderr that `--quiet` silences."""
+    if not settings.quiet:
+        complain(f"warning: {message}")
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """Show what is going on, on stderr: `tell("tracing the model")`. Off when that is no terminal, or with --quiet."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    off = settings.quiet or not console.is_terminal
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=off) as display:
+        task = display.add_task("starting", total=None)
+        yield lambda description: display.update(task, description=description)

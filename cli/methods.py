@@ -1,0 +1,14 @@
+"""`tmdeploy methods`: which reduction methods there are."""
+
+from __future__ import annotations
+
+from .console import JsonOption, Output
+
+
+def methods(json: JsonOption = None) -> None:
+    """List the reduction methods with their options and defaults."""
+    from tmdeploy.report.methods import methods_document, methods_table
+
+    out = Output(json)
+    out.console.print(methods_table())
+    out.emit(methods_document())

@@ -1,0 +1,262 @@
+"""ONNX Runtime on the CPU: the embedded default. No torch in here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tmdeploy.backends.base import Array, IntArray, StepTrace, Trace
+from tmdeploy.errors import ArtifactError, DataError, UsageError
+from tmdeploy.lazy import require
+from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, StepRecord, parse
+
+if TYPE_CHECKING:
+    import onnx
+
+_TENSORS = ("x_in", "size_in", "x_out", "size_out")
+
+
+class OnnxRuntimeRunner:
+    """An ONNX file in a CPU session; see `backends.base.Runner`.
+
+    Attributes:
+        load_seconds: Time to create the session, seconds.
+    """
+
+    def __init__(self, path: Path, *, threads: int | None = None, model: bytes | None = None, name: str = "") -> None:
+        self.path, self.name = path, name or path.name
+        self._threads = threads
+        self._bytes = model
+        start = perf_counter()
+        self._session = make_session(path if model is None else model, path=path, threads=threads)
+        self.load_seconds = perf_counter() - start
+        self._traced: Any = None
+        entries = self._session.get_modelmeta().custom_metadata_map
+        text = entries.get(METADATA_KEY)
+        self.metadata: ArtifactMetadata | None = None if text is None else parse(text, path=str(path))
+        self._input = self._image_input()
+
+    def infer(self, images: NDArray[np.generic], schedule: Sequence[int] | None = None) -> Array:
+        """Logits, f32 [B, classes].
+
+        Raises:
+            DataError: Images of another shape or type than the file takes.
+            UsageError: A schedule for a file whose schedule is fixed, or one of the wrong length.
+        """
+        feeds = self._feeds(images, schedule)
+        return self._run(self._session, [self._session.get_outputs()[0].name], feeds)[0].astype(np.float32, copy=False)
+
+    def trace(
+        self, images: NDArray[np.generic], schedule: Sequence[int] | None = None, *, tensors: bool = False
+    ) -> Trace:
+        """Logits and plans; with `tensors`, the tokens before and after every step too.
+
+        Raises:
+            ArtifactError: The file does not say where its plans are.
+        """
+        session = self._trace_session()
+        assert self.metadata is not None  # noqa: S101 - _trace_session checked it
+        steps = self.metadata.steps
+        wanted = [self._session.get_outputs()[0].name]
+        for step in steps:
+            wanted += [name for _, name in _named(step, tensors=tensors)]
+        names = list(dict.fromkeys(wanted))
+        values = dict(zip(names, self._run(session, names, self._feeds(images, schedule)), strict=True))
+        return Trace(
+            values[wanted[0]].astype(np.float32, copy=False),
+            tuple(_step(step, values, tensors=tensors) for step in steps),
+        )
+
+    def describe(self) -> dict[str, str]:
+        """What runs."""
+        import onnxruntime
+
+        described = {
+            "backend": "onnxruntime",
+            "version": str(onnxruntime.__version__),
+            "provider": "CPUExecutionProvider",
+            "threads": str(self._threads or "default"),
+        }
+        if self.metadata is not None:
+            described["method"] = self.metadata.method
+            described["precision"] = self.metadata.precision
+            described["lowering"] = "portable (function bodies)" if self.metadata.steps else "no reduction"
+        return described
+
+    def close(self) -> None:
+        """Drop the sessions."""
+        del self._session
+        self._traced = None
+
+    @property
+    def schedule_length(self) -> int:
+        """Reduction steps whose amount a caller can override; 0 when the schedule is fixed."""
+        metadata = self.metadata
+        return len(metadata.layers) if metadata is not None and metadata.runtime_schedule else 0
+
+    def _image_input(self) -> Any:
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1 or len(inputs[0].shape) != 4:
+            shapes = ", ".join(f"{entry.name} {entry.shape}" for entry in inputs)
+            raise ArtifactError(
+                f"takes {shapes or 'nothing'}, not one batch of images",
+                path=self.path,
+                remedy="Give a model with a single 4-dimensional image input",
+            )
+        return inputs[0]
+
+    def _feeds(self, images: NDArray[np.generic], schedule: Sequence[int] | None) -> dict[str, NDArray[np.generic]]:
+        wanted = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(float16)": np.float16}
+        dtype = wanted.get(self._input.type)
+        expected = list(self._input.shape)
+        fits = images.ndim == 4 and all(
+            not isinstance(side, int) or side == got for side, got in zip(expected, images.shape, strict=True)
+        )
+        if dtype is None or not fits or (dtype is np.uint8) != (images.dtype == np.uint8):
+            raise DataError(
+                f"takes {self._input.type} {expected}, but was given {images.dtype} {list(images.shape)}", path=self.path
+            )
+        feeds: dict[str, NDArray[np.generic]] = {self._input.name: images.astype(dtype, copy=False)}
+        if schedule is not None:
+            feeds[self._schedule_name(schedule)] = np.asarray(schedule, dtype=np.int64)
+        return feeds
+
+    def _schedule_name(self, schedule: Sequence[int]) -> str:
+        metadata = self.metadata
+        if metadata is None or metadata.schedule_kind is None:
+            raise UsageError(f"{self.name} reduces no tokens, so it takes no schedule")
+        if not metadata.runtime_schedule:
+            raise UsageError(
+                f"{self.name} was exported with a fixed schedule", remedy="Export it with --runtime-r to change it"
+            )
+        if len(schedule) != len(metadata.layers):
+            raise UsageError(f"{len(schedule)} amounts for {len(metadata.layers)} reduction steps of {self.name}")
+        if min(schedule) < 0:
+            raise UsageError(f"{metadata.schedule_kind} is {min(schedule)}; it cannot be negative")
+        return metadata.schedule_kind
+
+    def _run(self, session: Any, names: list[str], feeds: dict[str, NDArray[np.generic]]) -> list[NDArray[Any]]:
+        try:
+            return session.run(names, feeds)  # type: ignore[no-any-return]
+        except Exception as error:
+            raise ArtifactError(f"ONNX Runtime failed while running it ({_first_line(error)})", path=self.path) from error
+
+    def _trace_session(self) -> Any:
+        if self._traced is None:
+            if self.metadata is None:
+                raise ArtifactError(
+                    "carries no tmdeploy metadata, so its plans cannot be found",
+                    path=self.path,
+                    remedy="Export it with tmdeploy export",
+                )
+            model = with_step_outputs(self._load_proto(), self.metadata)
+            self._traced = make_session(model.SerializeToString(), path=self.path, threads=self._threads)
+        return self._traced
+
+    def _load_proto(self) -> onnx.ModelProto:
+        import onnx
+
+        return onnx.load_from_string(self._bytes) if self._bytes is not None else onnx.load(str(self.path))
+
+
+def open_runner(path: Path, *, threads: int | None = None) -> OnnxRuntimeRunner:
+    """Load an ONNX file.
+
+    Raises:
+        ArtifactError: It is empty, truncated, no ONNX file, or one that ONNX Runtime cannot run.
+    """
+    return OnnxRuntimeRunner(path, threads=threads)
+
+
+def make_session(source: Path | bytes, *, path: Path, threads: int | None = None) -> Any:
+    """A CPU session without warnings on stderr and without spinning threads.
+
+    Idle sessions that spin would take the cores from whichever session is measured next.
+
+    Args:
+        source: A file, or a serialised model.
+        path: For messages.
+        threads: Intra-op threads; None leaves ONNX Runtime's default.
+
+    Raises:
+        ArtifactError: ONNX Runtime refuses the model.
+    """
+    runtime = require("onnxruntime", purpose=f"running {path}")
+    if isinstance(source, Path) and source.stat().st_size == 0:
+        raise ArtifactError("is empty", path=path, remedy="Export it again")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        return runtime.InferenceSession(
+            source if isinstance(source, bytes) else str(source), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        text = _first_line(error)
+        if "Protobuf parsing failed" in text or "INVALID_PROTOBUF" in text:
+            raise ArtifactError("is no ONNX file, or a truncated one", path=path, remedy="Export it again") from error
+        raise ArtifactError(f"ONNX Runtime cannot load it ({text})", path=path) from error
+
+
+def with_step_outputs(model: onnx.ModelProto, metadata: ArtifactMetadata) -> onnx.ModelProto:
+    """The model with every step's tensors as graph outputs; the model is changed in place and returned.
+
+    Raises:
+        ArtifactError: A recorded tensor is not in the graph.
+    """
+    import onnx
+
+    present = {output for node in model.graph.node for output in node.output}
+    outputs = {value.name for value in model.graph.output}
+    half = onnx.TensorProto.FLOAT16 if metadata.precision == "fp16" else onnx.TensorProto.FLOAT
+    for step in metadata.steps:
+        for kind, name in _named(step, tensors=True):
+            if name not in present:
+                raise ArtifactError(
+                    f"its metadata names a tensor '{name}' that is not in the graph",
+                    path=metadata.source_name,
+                    remedy="The file was changed after export: export it again",
+                )
+            if name in outputs:
+                continue
+            outputs.add(name)
+            element = half if kind.startswith("x_") or kind == "metric" else onnx.TensorProto.FLOAT
+            if kind in {"map", "index"}:
+                element = onnx.TensorProto.INT32
+            model.graph.output.append(onnx.helper.make_tensor_value_info(name, element, None))
+    return model
+
+
+def _named(step: StepRecord, *, tensors: bool) -> list[tuple[str, str]]:
+    kinds = ("map", "index", "signal", "metric", *(_TENSORS if tensors else ()))
+    return [(kind, name) for kind in kinds if (name := getattr(step, kind)) is not None]
+
+
+def _step(step: StepRecord, values: dict[str, NDArray[Any]], *, tensors: bool) -> StepTrace:
+    def maybe(kind: str, wanted: bool = True) -> Array | None:
+        name = getattr(step, kind)
+        return values[name].astype(np.float32, copy=False) if name is not None and wanted else None
+
+    plan: IntArray = values[step.map]
+    index: IntArray = values[step.index]
+    return StepTrace(
+        block=step.block,
+        op=step.op,
+        map=plan,
+        index=index,
+        signal=values[step.signal].astype(np.float32, copy=False),
+        metric=maybe("metric"),
+        **{kind: maybe(kind, tensors) for kind in _TENSORS},
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,112 @@
+"""The exporter's self-check: the file it wrote against the module it wrote it from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from tmdeploy.backends.onnxruntime import OnnxRuntimeRunner
+from tmdeploy.backends.pytorch import PytorchRunner
+from tmdeploy.errors import ExportError
+from tmdeploy.images import ImageReader, find_images, random_images
+from tmdeploy.metadata import ArtifactMetadata
+from tmdeploy.models.arch import VitConfig
+from tmdeploy.recipe import Recipe
+from tmdeploy.schedule import r_limit
+from tmdeploy.validate.limits import Limits
+from tmdeploy.validate.report import ValidationReport
+from tmdeploy.validate.run import Samples, Schedule, validate
+
+_RANDOM_IMAGES, _REAL_IMAGES = 3, 16
+
+
+def verify_file(
+    path: Path,
+    module: nn.Module,
+    recipe: Recipe,
+    metadata: ArtifactMetadata,
+    *,
+    images: Sequence[Path],
+    name: str,
+    progress: Callable[[str], None] = lambda _: None,
+) -> ValidationReport:
+    """Compare a freshly written file with PyTorch at several batch sizes and schedules.
+
+    Args:
+        path: The file, still under its temporary name.
+        module: The patched module.
+        recipe: What it was patched with.
+        metadata: Of the file.
+        images: Real images or folders to compare on, besides random ones.
+        name: What to call the file in messages.
+        progress: Called with a short description.
+
+    Raises:
+        ExportError: The file does not compute what PyTorch computes.
+    """
+    config = VitConfig.model_validate(metadata.architecture)
+    reference = PytorchRunner(
+        module,
+        recipe,
+        name=metadata.source_name,
+        path=Path(metadata.source_name),
+        config=config,
+        preprocessing=metadata.preprocessing,
+        pixels_in=metadata.preprocessing_in_graph,
+    )
+    candidate = OnnxRuntimeRunner(path, name=name)
+    try:
+        report = validate(
+            reference,
+            candidate,
+            _samples(images, metadata, config),
+            batch_sizes=(1, 3) if metadata.dynamic_batch else (1,),
+            schedules=_schedules(metadata, config),
+            limits=Limits(max_ties=0.34),  # a handful of images: one near-tie in three comparisons is no verdict
+            progress=progress,
+        )
+    finally:
+        candidate.close()
+    failed = next((check for check in report.checks if not check.passed), None)
+    if failed is not None:
+        row = report.differing[0] if report.differing else None
+        why = f"; {row.image}, block {row.block}: {row.reason}" if row is not None and row.reason else ""
+        raise ExportError(
+            f"the exported file does not compute what PyTorch computes: {failed.level} level, {failed.name} is "
+            f"{failed.value:.3g}, the limit {failed.limit:.3g}{why}",
+            path=name,
+            remedy="No file was written. Export with --no-verify to look at it, and report this",
+        )
+    return report
+
+
+def _samples(images: Sequence[Path], metadata: ArtifactMetadata, config: VitConfig) -> Samples:
+    spec, in_graph = metadata.preprocessing, metadata.preprocessing_in_graph
+    if config.in_channels != 3:
+        rng = np.random.default_rng(0)
+        noise = rng.standard_normal((_RANDOM_IMAGES, config.in_channels, *config.image_size), dtype=np.float32)
+        return Samples(noise, tuple(f"random {n}" for n in range(_RANDOM_IMAGES)), f"{_RANDOM_IMAGES} random images")
+    random = random_images(_RANDOM_IMAGES, spec, in_graph=in_graph)
+    names = [f"random {number}" for number in range(_RANDOM_IMAGES)]
+    source = f"{_RANDOM_IMAGES} random images"
+    if not images:
+        return Samples(random, tuple(names), source)
+    reader = ImageReader(find_images(list(images))[:_REAL_IMAGES], spec, in_graph=in_graph)
+    real = reader.all()
+    names += [path.name for path in real.paths]
+    skipped = tuple((str(path), reason) for path, reason in reader.skipped)
+    together = np.concatenate([random, real.images])
+    return Samples(together, tuple(names), f"{source} and {len(real.paths)} real ones", skipped=skipped)
+
+
+def _schedules(metadata: ArtifactMetadata, config: VitConfig) -> tuple[Schedule, ...]:
+    """The default, nothing removed, and as much as can be removed."""
+    if not metadata.runtime_schedule:
+        return (None,)
+    steps = len(metadata.layers)
+    patches = config.tokens - config.num_prefix
+    extremes = (0, r_limit(config.tokens, config.num_prefix)) if metadata.schedule_kind == "r" else (patches, 1)
+    return (None, *((amount,) * steps for amount in extremes))

@@ -1,0 +1,49 @@
+"""The table of reduction methods."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from tmdeploy.methods import MethodInfo, methods
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def methods_document() -> dict[str, Any]:
+    """All methods as JSON, schema `tmdeploy.methods/1`."""
+    return {"schema": "tmdeploy.methods/1", "methods": [_row(info) for info in methods()]}
+
+
+def methods_table() -> Table:
+    """All methods as a table."""
+    from rich.table import Table
+
+    table = Table(title="Reduction methods", title_justify="left", show_lines=True)
+    for column in ("method", "what it does", "default", "options (-O key=value)"):
+        table.add_column(column)
+    for info in methods():
+        row = _row(info)
+        kind, layers = row["schedule"], row["default_layers"]
+        blocks = "every block" if layers is None else "blocks " + ", ".join(map(str, layers))
+        default = "" if kind is None else f"--{kind} {row['default_amount']}\n{blocks}"
+        options = "\n".join(f"{option['name']}={option['default']}: {option['help']}" for option in row["options"])
+        table.add_row(f"[bold]{info.name}[/bold]", f"{info.summary}\n[dim]{info.source}[/dim]", default, options)
+    return table
+
+
+def _row(info: MethodInfo) -> dict[str, Any]:
+    spec = info.build(info.options())
+    return {
+        "name": info.name,
+        "summary": info.summary,
+        "source": info.source,
+        "schedule": spec.schedule_kind,
+        "default_amount": spec.default_amount if spec.schedule_kind else None,
+        "default_layers": spec.default_layers,
+        "options": [
+            {"name": option.name, "default": option.default, "help": option.metadata.get("help", "")}
+            for option in dataclasses.fields(info.options)
+        ],
+    }

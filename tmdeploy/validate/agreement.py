@@ -1,0 +1,90 @@
+"""Level 3: logits, top-k agreement, divergence of the distributions, and accuracy where labels are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A share of the images with its 95 % Wilson interval."""
+
+    share: float
+    low: float
+    high: float
+    images: int
+
+
+def agreement(reference: Array, candidate: Array, k: int) -> Interval:
+    """Share of images whose reference top-1 is in the candidate's top-k.
+
+    Args:
+        reference: [images, classes].
+        candidate: [images, classes].
+        k: Clipped to the number of classes.
+    """
+    k = min(k, candidate.shape[1])
+    top = np.argsort(-candidate, axis=1, kind="stable")[:, :k]
+    return interval(int((top == reference.argmax(1)[:, None]).any(1).sum()), len(reference))
+
+
+def interval(hits: int, images: int) -> Interval:
+    """A share of images with its 95 % Wilson interval (scipy.stats.binomtest)."""
+    bounds = stats.binomtest(hits, images).proportion_ci(method="wilson")
+    return Interval(hits / images, float(bounds.low), float(bounds.high), images)
+
+
+def kl_divergence(reference: Array, candidate: Array) -> NDArray[np.float64]:
+    """KL(reference || candidate) of the softmax distributions of each image, nats: [images]."""
+    p, q = _log_softmax(reference), _log_softmax(candidate)
+    divergence: NDArray[np.float64] = (np.exp(p) * (p - q)).sum(axis=1)
+    return np.maximum(divergence, 0.0)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Top-1 accuracy of both models on the labelled images, and McNemar's exact test of the difference.
+
+    Attributes:
+        reference: Share right.
+        candidate: Share right.
+        images: Labelled images.
+        only_reference: Images only the reference has right.
+        only_candidate: Images only the candidate has right.
+        p_value: Of the two-sided exact test that both are equally likely.
+    """
+
+    reference: float
+    candidate: float
+    images: int
+    only_reference: int
+    only_candidate: int
+    p_value: float
+
+
+def accuracy(reference: Array, candidate: Array, labels: NDArray[np.int64]) -> Accuracy:
+    """Compare top-1 accuracy, paired by image.
+
+    Args:
+        reference: [images, classes].
+        candidate: [images, classes].
+        labels: [images].
+    """
+    right_ours, right_theirs = reference.argmax(1) == labels, candidate.argmax(1) == labels
+    only_ours, only_theirs = int((right_ours & ~right_theirs).sum()), int((right_theirs & ~right_ours).sum())
+    differ = only_ours + only_theirs
+    p_value = float(stats.binomtest(only_ours, differ, 0.5).pvalue) if differ else 1.0
+    return Accuracy(float(right_ours.mean()), float(right_theirs.mean()), len(labels), only_ours, only_theirs, p_value)
+
+
+def _log_softmax(logits: Array) -> NDArray[np.float64]:
+    wide = logits.astype(np.float64)
+    wide = wide - wide.max(axis=1, keepdims=True)
+    result: NDArray[np.float64] = wide - np.log(np.exp(wide).sum(axis=1, keepdims=True))
+    return result

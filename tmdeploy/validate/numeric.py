@@ -1,0 +1,135 @@
+"""Level 1: every op on the same inputs. The candidate's steps are fed the reference's tensors (teacher forcing)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tmdeploy.backends.base import StepTrace
+from tmdeploy.backends.onnxruntime import make_session
+from tmdeploy.errors import ArtifactError
+from tmdeploy.metadata import ArtifactMetadata, StepRecord
+
+if TYPE_CHECKING:
+    import onnx
+
+
+@dataclass(frozen=True)
+class StepError:
+    """How one step of the candidate differs from the reference's on the reference's inputs.
+
+    Attributes:
+        block: 0-based.
+        images: Images compared.
+        plans_differ: Images whose map or index differs; must be 0.
+        x_error: Largest error of the reduced tokens, relative to their largest magnitude.
+        size_error: Largest error of the sizes; 0 for methods without.
+    """
+
+    block: int
+    images: int
+    plans_differ: int
+    x_error: float
+    size_error: float
+
+
+class TeacherForcing:
+    """The steps of an exported file, cut out of its graph by the tensor names in its metadata.
+
+    Args:
+        path: The `.onnx`.
+        metadata: Its metadata.
+
+    Raises:
+        ArtifactError: A step cannot be cut out.
+    """
+
+    def __init__(self, path: str, metadata: ArtifactMetadata) -> None:
+        import onnx.shape_inference
+        import onnx.utils
+
+        self._metadata = metadata
+        self.default_amounts = metadata.schedule
+        self._sessions = []
+        model = onnx.load(path)
+        extractor = onnx.utils.Extractor(onnx.shape_inference.infer_shapes(model))
+        for step in metadata.steps:
+            inputs, outputs = _boundary(step, metadata)
+            try:
+                part = extractor.extract_model(inputs, outputs)
+                for function in model.functions:
+                    if function.name not in {known.name for known in part.functions}:
+                        part.functions.append(function)
+                session = make_session(_relaxed(part).SerializeToString(), path=Path(path), threads=None)
+            except Exception as error:
+                raise ArtifactError(f"the step of block {step.block} cannot be cut out ({error})", path=path) from error
+            self._sessions.append((step, session, outputs))
+
+    def compare(self, steps: tuple[StepTrace, ...], amounts: tuple[int, ...]) -> list[StepError]:
+        """Feed the reference's tensors, compare what comes out.
+
+        Args:
+            steps: Of a reference trace with tensors.
+            amounts: The schedule the reference ran with.
+        """
+        errors = []
+        for (record, session, outputs), step in zip(self._sessions, steps, strict=True):
+            wanted = {entry.name: entry.type for entry in session.get_inputs()}
+            given = {
+                record.signal: step.signal,
+                record.metric: step.metric,
+                record.x_in: step.x_in,
+                record.size_in: step.size_in,
+                str(self._metadata.schedule_kind): np.asarray(amounts, dtype=np.int64),
+                "images": np.zeros((len(step.map), 1, 1, 1), dtype=np.float32),
+            }
+            overridable = {entry.name for entry in session.get_overridable_initializers()}
+            feeds = {
+                name: _as(value, wanted.get(name, ""))
+                for name, value in given.items()
+                if name is not None and value is not None and (name in wanted or name in overridable)
+            }
+            got = dict(zip(outputs, session.run(outputs, feeds), strict=True))
+            errors.append(_error(record, step, got))
+        return errors
+
+
+def _boundary(step: StepRecord, metadata: ArtifactMetadata) -> tuple[list[str], list[str]]:
+    inputs = list(dict.fromkeys(name for name in (step.signal, step.metric, step.x_in, step.size_in) if name))
+    inputs.append("images")  # weights of methods without sizes take their batch size from it
+    if metadata.runtime_schedule:
+        inputs.append(str(metadata.schedule_kind))
+    outputs = [name for name in (step.map, step.index, step.x_out, step.size_out) if name]
+    return inputs, outputs
+
+
+def _relaxed(part: onnx.ModelProto) -> onnx.ModelProto:
+    """Forget the shapes of the cut's inputs, so that any batch and token count can be fed."""
+    for value in part.graph.input:
+        for axis, dimension in enumerate(value.type.tensor_type.shape.dim):
+            dimension.Clear()
+            dimension.dim_param = f"{value.name}_{axis}"
+    del part.graph.value_info[:]
+    for value in part.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    return part
+
+
+def _as(value: NDArray[np.generic], kind: str) -> NDArray[np.generic]:
+    return value.astype({"tensor(float16)": np.float16, "tensor(uint8)": np.uint8}.get(kind, value.dtype))
+
+
+def _error(record: StepRecord, step: StepTrace, got: dict[str, NDArray[np.generic]]) -> StepError:
+    assert step.x_out is not None  # noqa: S101 - the trace was asked for tensors
+    same = (got[record.map] == step.map).all(axis=1) & (got[record.index] == step.index).all(axis=1)
+    x_out = got[record.x_out].astype(np.float32)
+    scale = float(np.abs(step.x_out).max()) or 1.0
+    size_error = 0.0
+    if record.size_out is not None and step.size_out is not None:
+        size_error = float(np.abs(got[record.size_out].astype(np.float32) - step.size_out).max())
+    x_error = float(np.abs(x_out - step.x_out)[same].max(initial=0.0)) / scale
+    return StepError(record.block, len(same), int((~same).sum()), x_error, size_error)
