@@ -17,7 +17,9 @@ def export(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write; default: CHECKPOINT with suffix .onnx.")
     ] = None,
-    method: Annotated[Text, typer.Option(help="Reduction method (tmdeploy methods); default: the checkpoint's.")] = None,
+    method: Annotated[
+        Text, typer.Option(help="Reduction method (tmdeploy methods); default: the checkpoint's.")
+    ] = None,
     r: Annotated[Text, typer.Option("--r", help="Tokens to merge per block: 13, 26:0 (linear) or 8,8,4,...")] = None,
     keep: Annotated[Text, typer.Option(help="Patch tokens to keep: 0.7, 0.9,0.8,0.7 (rates) or 138,97,68.")] = None,
     layers: Annotated[Text, typer.Option(help="Blocks with a reduction step, counted from 0: 3,6,9.")] = None,
@@ -39,7 +41,8 @@ def export(
     ] = True,
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch/--static-batch", help="Any batch size, or 1.")] = True,
     with_preprocessing: Annotated[
-        bool, typer.Option("--with-preprocessing", help="Take uint8 [batch, H, W, 3] pixels and normalise in the graph.")
+        bool,
+        typer.Option("--with-preprocessing", help="Take uint8 [batch, H, W, 3] pixels and normalise in the graph."),
     ] = False,
     extra: Annotated[
         list[str] | None, typer.Option("--extra-output", help="Also put out: plan, size or features. Repeatable.")

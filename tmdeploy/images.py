@@ -98,7 +98,9 @@ def find_images(sources: Sequence[str | Path]) -> list[Path]:
         if path.is_dir():
             inside = sorted(entry for entry in path.rglob("*") if entry.suffix.lower() in SUFFIXES and entry.is_file())
             if not inside:
-                raise DataError("no images in this folder", path=path, remedy=f"Looked for {', '.join(sorted(SUFFIXES))}")
+                raise DataError(
+                    "no images in this folder", path=path, remedy=f"Looked for {', '.join(sorted(SUFFIXES))}"
+                )
             found.extend(inside)
         elif path.exists():
             found.append(path)

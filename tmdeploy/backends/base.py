@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tmdeploy.errors import ArtifactError, UsageError
-from tmdeploy.metadata import ArtifactMetadata
+from tmdeploy.metadata import ArtifactMetadata, Preprocessing
 
 Array = NDArray[np.float32]
 IntArray = NDArray[np.int32]
@@ -66,6 +66,10 @@ class Runner(Protocol):
     name: str
     path: Path
     metadata: ArtifactMetadata | None
+    preprocessing: Preprocessing
+    pixels_in: bool
+    class_names: tuple[str, ...]
+    load_seconds: float
 
     def infer(self, images: NDArray[np.generic], schedule: Sequence[int] | None = None) -> Array:
         """Logits, f32 [B, classes] (features [B, width] for a checkpoint without a head)."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tmdeploy.backends.base import Array, IntArray, StepTrace, Trace
 from tmdeploy.errors import ArtifactError, DataError, UsageError
 from tmdeploy.lazy import require
-from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, StepRecord, parse
+from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, Preprocessing, StepRecord, parse
 
 if TYPE_CHECKING:
     import onnx
@@ -26,6 +26,9 @@ class OnnxRuntimeRunner:
 
     Attributes:
         load_seconds: Time to create the session, seconds.
+        preprocessing: From the metadata; ImageNet's usual one, at the input's size, for a foreign file.
+        pixels_in: Whether it takes uint8 pixels.
+        class_names: From the metadata.
     """
 
     def __init__(self, path: Path, *, threads: int | None = None, model: bytes | None = None, name: str = "") -> None:
@@ -40,6 +43,9 @@ class OnnxRuntimeRunner:
         text = entries.get(METADATA_KEY)
         self.metadata: ArtifactMetadata | None = None if text is None else parse(text, path=str(path))
         self._input = self._image_input()
+        self.pixels_in = self._input.type == "tensor(uint8)"
+        self.preprocessing = self._preprocessing()
+        self.class_names: tuple[str, ...] = self.metadata.class_names if self.metadata is not None else ()
 
     def infer(self, images: NDArray[np.generic], schedule: Sequence[int] | None = None) -> Array:
         """Logits, f32 [B, classes].
@@ -110,6 +116,14 @@ class OnnxRuntimeRunner:
             )
         return inputs[0]
 
+    def _preprocessing(self) -> Preprocessing:
+        if self.metadata is not None:
+            return self.metadata.preprocessing
+        height, width = self._input.shape[2:] if not self.pixels_in else self._input.shape[1:3]
+        if isinstance(height, int) and isinstance(width, int):
+            return Preprocessing(image_size=(height, width))
+        return Preprocessing()
+
     def _feeds(self, images: NDArray[np.generic], schedule: Sequence[int] | None) -> dict[str, NDArray[np.generic]]:
         wanted = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(float16)": np.float16}
         dtype = wanted.get(self._input.type)
@@ -119,7 +133,8 @@ class OnnxRuntimeRunner:
         )
         if dtype is None or not fits or (dtype is np.uint8) != (images.dtype == np.uint8):
             raise DataError(
-                f"takes {self._input.type} {expected}, but was given {images.dtype} {list(images.shape)}", path=self.path
+                f"takes {self._input.type} {expected}, but was given {images.dtype} {list(images.shape)}",
+                path=self.path,
             )
         feeds: dict[str, NDArray[np.generic]] = {self._input.name: images.astype(dtype, copy=False)}
         if schedule is not None:
@@ -144,7 +159,9 @@ class OnnxRuntimeRunner:
         try:
             return session.run(names, feeds)  # type: ignore[no-any-return]
         except Exception as error:
-            raise ArtifactError(f"ONNX Runtime failed while running it ({_first_line(error)})", path=self.path) from error
+            raise ArtifactError(
+                f"ONNX Runtime failed while running it ({_first_line(error)})", path=self.path
+            ) from error
 
     def _trace_session(self) -> Any:
         if self._traced is None:

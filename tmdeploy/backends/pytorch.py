@@ -31,6 +31,8 @@ class PytorchRunner:
         preprocessing: From the checkpoint.
         class_names: From the checkpoint.
         load_seconds: Reading and building.
+        notes: What was assumed about the checkpoint.
+        pixels_in: Whether it takes uint8 pixels.
     """
 
     metadata: ArtifactMetadata | None = None
@@ -54,9 +56,10 @@ class PytorchRunner:
         self.name, self.path, self.recipe, self.config = name, path, recipe, config
         self.preprocessing, self.class_names = preprocessing, class_names
         self.load_seconds = 0.0
+        self.notes: tuple[str, ...] = ()
         self._module = module.eval()
         self._state = reduction_of(module)
-        self._pixels_in = pixels_in
+        self.pixels_in = pixels_in
         self._threads = threads
 
     def infer(self, images: NDArray[np.generic], schedule: Sequence[int] | None = None) -> Array:
@@ -97,7 +100,7 @@ class PytorchRunner:
         torch = self._torch
         dtype = next(self._module.parameters()).dtype
         tensor = torch.from_numpy(np.ascontiguousarray(images))
-        if self._pixels_in:
+        if self.pixels_in:
             mean = torch.tensor(self.preprocessing.mean).view(1, 3, 1, 1)
             std = torch.tensor(self.preprocessing.std).view(1, 3, 1, 1)
             tensor = (tensor.permute(0, 3, 1, 2).float() / 255.0 - mean) / std
@@ -139,6 +142,7 @@ def open_runner(
     num_heads: int | None = None,
     image_size: int | None = None,
     trust_checkpoint: bool = False,
+    pixels_in: bool = False,
 ) -> PytorchRunner:
     """Load a checkpoint and patch it.
 
@@ -150,6 +154,7 @@ def open_runner(
         num_heads: Attention heads, where width / 64 is wrong.
         image_size: Side of the input, pixels.
         trust_checkpoint: Allow unpickling.
+        pixels_in: Take uint8 [B, H, W, 3], as a file with preprocessing in its graph does.
 
     Raises:
         EnvironmentMissing: torch is not installed.
@@ -174,8 +179,10 @@ def open_runner(
         preprocessing=loaded.preprocessing,
         class_names=loaded.class_names,
         threads=threads,
+        pixels_in=pixels_in,
     )
     runner.load_seconds = perf_counter() - start
+    runner.notes = loaded.notes
     return runner
 
 

@@ -98,9 +98,7 @@ def _judge_image(
 
 
 def _equal(ours: StepTrace, theirs: StepTrace, image: int) -> bool:
-    return np.array_equal(ours.map[image], theirs.map[image]) and np.array_equal(
-        ours.index[image], theirs.index[image]
-    )
+    return np.array_equal(ours.map[image], theirs.map[image]) and np.array_equal(ours.index[image], theirs.index[image])
 
 
 def _check_signal(ours: StepTrace, theirs: StepTrace, image: int, atol: float) -> None:
@@ -175,8 +173,9 @@ def _select_gap(ours: StepTrace, plan: NDArray[np.int32], index: NDArray[np.int3
     score = ours.signal[image].astype(np.float64)
     kept_ours = ours.index[image][prefix:]
     kept_ours, kept_theirs = kept_ours[kept_ours >= 0], index[prefix:][index[prefix:] >= 0]
-    only_ours, only_theirs = set(kept_ours.tolist()) - set(kept_theirs.tolist()), set(kept_theirs.tolist()) - set(
-        kept_ours.tolist()
+    only_ours, only_theirs = (
+        set(kept_ours.tolist()) - set(kept_theirs.tolist()),
+        set(kept_theirs.tolist()) - set(kept_ours.tolist()),
     )
     gaps = [0.0]
     if only_ours:

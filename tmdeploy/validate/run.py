@@ -175,9 +175,7 @@ def _collect(
     limits: ResolvedLimits,
 ) -> None:
     prefix = metadata.steps[0].num_prefix if metadata is not None and metadata.steps else 1
-    decided = compare_decisions(
-        ours, theirs, num_prefix=prefix, tie_gap=limits.tie_gap, signal_atol=limits.signal_rtol
-    )
+    decided = compare_decisions(ours, theirs, num_prefix=prefix, tie_gap=limits.tie_gap, signal_atol=limits.signal_rtol)
     errors = [_largest(a - b) for a, b in zip(ours.logits, theirs.logits, strict=True)]
     for name, decision, error in zip(samples.names[rows], decided, errors, strict=True):
         if decision.kind == "agree":
@@ -216,9 +214,7 @@ def _agreeing(seen: _Comparison) -> NDArray[np.bool_]:
     return np.array([decision.kind == "agree" for decision in seen.decisions])
 
 
-def _checks(
-    seen: _Comparison, limits: ResolvedLimits, accuracy: AccuracyRow | None, *, decisions: bool
-) -> list[Check]:
+def _checks(seen: _Comparison, limits: ResolvedLimits, accuracy: AccuracyRow | None, *, decisions: bool) -> list[Check]:
     checks = []
     if seen.steps:
         blocks = f"{len({step.block for step in seen.steps})} steps on the reference's inputs"

@@ -1,0 +1,39 @@
+"""`tmdeploy doctor`: what works on this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from .console import JsonOption, Output, progress
+
+
+def doctor(json: JsonOption = None) -> None:
+    """Show what is installed, which backends work (each is really tried), and what to install for the others."""
+    from rich.table import Table
+
+    from tmdeploy.environment import examine
+    from tmdeploy.errors import EnvironmentMissing
+
+    with progress() as tell:
+        tell("trying the backends")
+        found = examine()
+    out = Output(json)
+    machine = Table(title="This machine", title_justify="left", show_header=False)
+    machine.add_row("Python", found.python)
+    machine.add_row("platform", found.platform)
+    machine.add_row("CPU", f"{found.cpu}, {found.cores} usable cores, {found.memory_gib} GiB")
+    machine.add_row("GPU", found.gpu)
+    machine.add_row(
+        "packages", ", ".join(f"{name} {version}" for name, version in found.packages.items() if version is not None)
+    )
+    backends = Table(title="Backends", title_justify="left")
+    for column in ("backend", "works", "detail", "what to do"):
+        backends.add_column(column)
+    for state in found.backends:
+        works = "[green]yes[/green]" if state.works else "[red]no[/red]"
+        backends.add_row(state.name, works, state.detail, state.remedy.replace("[", r"\["))
+    out.console.print(machine)
+    out.console.print(backends)
+    out.emit({"schema": "tmdeploy.doctor/1", **dataclasses.asdict(found)})
+    if not found.usable:
+        raise EnvironmentMissing("the embedded default does not work", remedy=found.backends[0].remedy)

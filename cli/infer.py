@@ -1,0 +1,64 @@
+"""`tmdeploy infer`: classify images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import JsonOption, Output, ThreadsOption, TrustOption, progress, warn
+from .numbers import schedule_for
+
+
+def infer(
+    model: Annotated[Path, typer.Argument(help="Model: .onnx, or a checkpoint.", show_default=False)],
+    image: Annotated[list[str], typer.Argument(help="Images, folders or globs.", show_default=False)],
+    top_k: Annotated[int, typer.Option(min=1, help="Classes an image.")] = 5,
+    batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 8,
+    schedule: Annotated[
+        str | None, typer.Option("--schedule", help="r or keep instead of the model's own: 8, or one value a step.")
+    ] = None,
+    class_names: Annotated[Path | None, typer.Option(help="Class names: one a line, or JSON.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the result as CSV.")] = None,
+    threads: ThreadsOption = None,
+    trust_checkpoint: TrustOption = False,
+    json: JsonOption = None,
+) -> None:
+    """Classify images: top-k table, CSV or JSON. Images that cannot be read are skipped, named and counted.
+
+    [dim]tmdeploy infer deit_s.onnx photos/ --top-k 3[/dim]
+    """
+    from tmdeploy.backends import backend_for, open_runner
+    from tmdeploy.files import write_text
+    from tmdeploy.images import find_images
+    from tmdeploy.inference import classify
+    from tmdeploy.labels import read_class_names
+    from tmdeploy.report.predictions import predictions_csv, predictions_document, predictions_table
+
+    names = read_class_names(class_names) if class_names is not None else None
+    options: dict[str, object] = {}
+    if backend_for(model).name == "pytorch":
+        options["trust_checkpoint"] = trust_checkpoint
+    with progress() as tell:
+        tell("loading the model")
+        runner = open_runner(model, threads=threads, **options)
+        amounts = schedule_for(schedule, runner) if schedule is not None else None
+        predictions = classify(
+            runner,
+            find_images(image),
+            top_k=top_k,
+            batch=batch,
+            schedule=amounts,
+            class_names=runner.class_names if names is None else names,
+            progress=tell,
+        )
+    out = Output(json)
+    out.console.print(predictions_table(predictions))
+    for path, reason in predictions.skipped:
+        warn(f"skipped {path}: {reason}")
+    if predictions.skipped:
+        warn(f"{len(predictions.skipped)} of {len(predictions.skipped) + len(predictions.images)} images skipped")
+    if csv is not None:
+        write_text(csv, predictions_csv(predictions))
+    out.emit(predictions_document(predictions, {"path": str(model), **runner.describe()}))

@@ -1,0 +1,78 @@
+"""`tmdeploy validate`: does the candidate compute what the reference computes?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import JsonOption, Output, ThreadsOption, TrustOption, progress
+from .numbers import batch_sizes, schedules
+
+
+def validate(
+    reference: Annotated[Path, typer.Argument(help="What is right: a checkpoint or an .onnx.", show_default=False)],
+    candidate: Annotated[Path, typer.Argument(help="What is judged: an .onnx or a checkpoint.", show_default=False)],
+    data: Annotated[
+        list[str] | None, typer.Option(help="Images: a file, folder or glob. Repeatable. Default: random images.")
+    ] = None,
+    random: Annotated[int, typer.Option(min=1, help="How many random images without --data.")] = 16,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most this many images of --data.")] = None,
+    batch: Annotated[str, typer.Option(help="Batch sizes to compare at.")] = "1,8",
+    schedule: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--schedule", help="r or keep to run with: 8, or one value a step. Repeatable. Default: the file's."
+        ),
+    ] = None,
+    atol: Annotated[float | None, typer.Option(help="Logits error where plans agree (fp32: 1e-4).")] = None,
+    op_rtol: Annotated[float | None, typer.Option(help="Error of an op on the same inputs (fp32: 1e-5).")] = None,
+    tie_gap: Annotated[float | None, typer.Option(help="Largest gap of a near-tie (fp32: 1e-5).")] = None,
+    max_ties: Annotated[float, typer.Option(help="Largest share of near-ties.")] = 0.05,
+    min_top1_agreement: Annotated[float, typer.Option(help="Where plans agree.")] = 0.995,
+    min_p: Annotated[float, typer.Option(help="McNemar p-value below which an accuracy drop fails.")] = 0.05,
+    arch: Annotated[str | None, typer.Option(help="Architecture of a checkpoint, by name.")] = None,
+    num_heads: Annotated[int | None, typer.Option(min=1, help="Attention heads of a checkpoint.")] = None,
+    threads: ThreadsOption = None,
+    trust_checkpoint: TrustOption = False,
+    json: JsonOption = None,
+) -> None:
+    """Compare two models level by level: ops on the same inputs, decisions, logits, accuracy. Exit code 1 if any fails.
+
+    [dim]tmdeploy validate deit_small.pth deit_s.onnx --data photos/[/dim]
+    """
+    from tmdeploy.errors import CheckFailed
+    from tmdeploy.pairing import load_samples, open_pair
+    from tmdeploy.report.validation import print_validation
+    from tmdeploy.validate import Limits
+    from tmdeploy.validate import validate as run
+
+    sizes = batch_sizes(batch)
+    with progress() as tell:
+        tell("loading the models")
+        ours, theirs = open_pair(
+            reference,
+            candidate,
+            threads=threads,
+            trust_checkpoint=trust_checkpoint,
+            arch=arch,
+            num_heads=num_heads,
+        )
+        tell("reading the images")
+        samples = load_samples(theirs, data or [], random=random, limit=limit)
+        report = run(
+            ours,
+            theirs,
+            samples,
+            batch_sizes=sizes,
+            schedules=schedules(schedule, theirs),
+            limits=Limits(atol, op_rtol, tie_gap, None, max_ties, min_top1_agreement, min_p),
+            progress=tell,
+        )
+    out = Output(json)
+    print_validation(report, out.console)
+    out.emit(report)
+    if not report.passed:
+        failed = [f"{check.level}: {check.name}" for check in report.checks if not check.passed]
+        raise CheckFailed(f"{candidate} failed {len(failed)} check(s): {', '.join(failed)}")

@@ -1,0 +1,152 @@
+"""What is installed on this machine, which backends work, and what to install for the others."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+_PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "pillow", "torch", "onnxscript", "safetensors", "openvino")
+_PACKAGES += ("tensorrt", "tensorrt-rtx-cu13", "onnxruntime-gpu")
+
+
+@dataclass(frozen=True)
+class BackendState:
+    """Whether a backend works here.
+
+    Attributes:
+        name: As in design and tables.
+        works: It was really tried, and gave the right number.
+        detail: Version, or what is missing.
+        remedy: What to install; empty if it works.
+    """
+
+    name: str
+    works: bool
+    detail: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """This machine."""
+
+    python: str
+    platform: str
+    cpu: str
+    cores: int
+    memory_gib: float
+    gpu: str
+    packages: dict[str, str | None]
+    backends: tuple[BackendState, ...]
+
+    @property
+    def usable(self) -> bool:
+        """Whether the embedded default works."""
+        return self.backends[0].works
+
+
+def examine() -> Environment:
+    """Look at this machine; every backend that is installed runs a tiny model."""
+    return Environment(
+        python=f"{platform.python_version()} ({sys.executable})",
+        platform=platform.platform(),
+        cpu=cpu_name(),
+        cores=usable_cores(),
+        memory_gib=_memory_gib(),
+        gpu=gpu_name(),
+        packages={name: _version(name) for name in _PACKAGES},
+        backends=(
+            _try("ONNX Runtime (CPU)", _run_onnxruntime, "pip install onnxruntime"),
+            _try("PyTorch", _run_torch, "pip install 'tmdeploy[export]'"),
+            _try("export", _check_export, "pip install 'tmdeploy[export]'"),
+        ),
+    )
+
+
+def cpu_name() -> str:
+    """The processor's model name."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def usable_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def gpu_name() -> str:
+    """Name and driver of the first NVIDIA GPU, or why there is none."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return "none (no nvidia-smi)"
+    query = [tool, "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return "none (nvidia-smi does not answer)"
+    return done.stdout.strip().splitlines()[0] if done.returncode == 0 and done.stdout.strip() else "none"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _memory_gib() -> float:
+    import psutil
+
+    return round(psutil.virtual_memory().total / 2**30, 1)
+
+
+def _try(name: str, run: Callable[[], str], remedy: str) -> BackendState:
+    try:
+        return BackendState(name, True, run())
+    except ModuleNotFoundError as error:
+        return BackendState(name, False, f"package '{error.name}' is not installed", remedy)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return BackendState(name, False, f"installed, but fails: {reason}", f"{remedy} --force-reinstall")
+
+
+def _run_onnxruntime() -> str:
+    import numpy as np
+    import onnxruntime
+    from onnx import TensorProto, helper
+
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])
+    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "try", [value], [out])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (result,) = session.run(None, {"x": np.ones(2, np.float32)})
+    if result.tolist() != [2.0, 2.0]:
+        raise RuntimeError("1 + 1 is not 2")
+    return f"{onnxruntime.__version__}, opset 20 model ran"
+
+
+def _run_torch() -> str:
+    import torch
+
+    if (torch.ones(2) + torch.ones(2)).tolist() != [2.0, 2.0]:
+        raise RuntimeError("1 + 1 is not 2")
+    return f"{torch.__version__}, {torch.get_num_threads()} threads" + (", CUDA" if torch.cuda.is_available() else "")
+
+
+def _check_export() -> str:
+    import onnxscript
+    import torch
+
+    return f"torch {torch.__version__}, onnxscript {onnxscript.__version__}"

@@ -1,0 +1,1 @@
+"""Torch-free passes over an exported ONNX graph."""

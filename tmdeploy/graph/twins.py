@@ -1,0 +1,137 @@
+"""Twins of an exported file: the same graph without its reduction, or with a reduction that costs nothing.
+
+The *unmerged* twin is what merging has to beat, on the same backend with the same kernels; the *free-merge* twin, in
+which each reduction is a slice of the first M tokens, is the most that merging could ever gain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes import common as passes
+
+from tmdeploy.errors import ArtifactError
+from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, StepRecord, dump
+
+Kind = Literal["unmerged", "free-merge"]
+
+
+def make_twin(model: onnx.ModelProto, metadata: ArtifactMetadata, kind: Kind) -> onnx.ModelProto:
+    """Build a twin; the given model is not changed.
+
+    Args:
+        model: As exported, either lowering.
+        metadata: Its metadata.
+        kind: Which twin. `free-merge` keeps the default schedule's token counts, and drops the log-size bias along with
+            the sizes.
+
+    Returns:
+        A model with the same inputs (but no runtime schedule) and outputs, without reduction steps.
+
+    Raises:
+        ArtifactError: A recorded tensor is not in the graph, or the file has a fixed schedule and so no unmerged twin.
+    """
+    if kind == "unmerged" and metadata.steps and not metadata.runtime_schedule:
+        raise ArtifactError(
+            "has its token counts fixed in the graph, so it has no unmerged twin",
+            path=metadata.source_name,
+            remedy="Export it with --runtime-r, or compare with a file exported with --method none",
+        )
+    twin = ir.serde.deserialize_model(model)
+    values = {str(value.name): value for node in twin.graph for value in node.outputs}
+    for step in metadata.steps:
+        missing = [name for name in (step.x_in, step.x_out) if name not in values]
+        if missing:
+            raise ArtifactError(
+                f"has no tensor '{missing[0]}', though its metadata names it", path=metadata.source_name
+            )
+        before, after = values[step.x_in], values[step.x_out]
+        replacement = before if kind == "unmerged" else _first_tokens(before, step)
+        _replace_uses(after, replacement, besides=lambda node, made=replacement: node is made.producer())
+        if step.size_out is not None:
+            _bypass_bias(values[step.size_out])
+    _fix_schedule(twin, metadata, kind)
+    passes.RemoveUnusedNodesPass()(twin)
+    passes.RemoveUnusedFunctionsPass()(twin)
+    _forget_shapes(twin)
+    bare = metadata.model_copy(
+        update={
+            "method": "none",
+            "method_options": {},
+            "schedule_kind": None,
+            "layers": (),
+            "schedule": (),
+            "runtime_schedule": False,
+            "steps": (),
+        }
+    )
+    twin.metadata_props[METADATA_KEY] = dump(bare)
+    return ir.serde.serialize_model(twin)
+
+
+def _first_tokens(tokens: ir.Value, step: StepRecord) -> ir.Value:
+    """Slice [B, N, D] to its first M tokens, right after its producer."""
+    producer = tokens.producer()
+    assert producer is not None  # noqa: S101 - x_in is computed
+    graph = producer.graph
+    assert isinstance(graph, ir.Graph)  # noqa: S101
+    bounds = []
+    for name, number in (("from", 0), ("to", step.tokens_out), ("axis", 1)):
+        key = f"free_{step.block}_{name}"
+        tensor = ir.tensor(np.array([number], dtype=np.int64), name=key)
+        value = ir.Value(name=key, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+        graph.register_initializer(value)
+        bounds.append(value)
+    node = ir.node("Slice", [tokens, *bounds], name=f"free_{step.block}")
+    node.outputs[0].name = f"free_{step.block}"
+    node.outputs[0].type = tokens.type
+    graph.insert_after(producer, [node])
+    return node.outputs[0]
+
+
+def _replace_uses(old: ir.Value, new: ir.Value, *, besides: Callable[[ir.Node], bool]) -> None:
+    for node, index in list(old.uses()):
+        if not besides(node):
+            node.replace_input_with(index, new)
+
+
+def _bypass_bias(size: ir.Value) -> None:
+    """Remove `logits + log(size)`: follow the sizes through Log to the Add, and let the logits through."""
+    for log, _ in list(size.uses()):
+        if log.op_type != "Log":
+            continue
+        reached = [log.outputs[0]]
+        while reached:
+            value = reached.pop()
+            for node, index in list(value.uses()):
+                if node.op_type == "Add":
+                    logits = node.inputs[1 - index]
+                    assert logits is not None  # noqa: S101 - Add has two inputs
+                    _replace_uses(node.outputs[0], logits, besides=lambda _: False)
+                else:  # Unsqueeze, Cast, Reshape
+                    reached.extend(node.outputs)
+
+
+def _fix_schedule(model: ir.Model, metadata: ArtifactMetadata, kind: Kind) -> None:
+    """Turn the runtime schedule into a constant: the counts of reshapes hang on it."""
+    if not metadata.runtime_schedule:
+        return
+    for value in list(model.graph.inputs):
+        if value.name == metadata.schedule_kind:
+            model.graph.inputs.remove(value)
+            if kind == "unmerged":
+                nothing = 0 if metadata.schedule_kind == "r" else 2**31
+                amounts = np.full(len(metadata.layers), nothing, dtype=np.int64)
+                value.const_value = ir.tensor(amounts, name=value.name)
+
+
+def _forget_shapes(model: ir.Model) -> None:
+    """Token counts recorded at export are no longer true."""
+    for node in model.graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = None

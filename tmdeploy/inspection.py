@@ -1,0 +1,167 @@
+"""What a model file says about itself. The JSON document has schema `tmdeploy.inspect/1`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tmdeploy.errors import ArtifactError
+from tmdeploy.files import sha256
+from tmdeploy.macs import model_macs
+from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, parse
+from tmdeploy.models.arch import VitConfig
+from tmdeploy.recipe import Recipe
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Port(_Document):
+    """An input or output of the graph."""
+
+    name: str
+    type: str
+    shape: tuple[int | str, ...]
+    optional: bool = False
+
+
+class BlockRow(_Document):
+    """Tokens and MACs of one block at the default schedule."""
+
+    block: int
+    tokens_in: int
+    tokens_out: int
+    macs: int
+
+
+class Inspection(_Document):
+    """Everything `tmdeploy inspect` shows."""
+
+    schema_: str = Field(default="tmdeploy.inspect/1", alias="schema")
+    path: str
+    kind: str = Field(description="onnx or checkpoint")
+    bytes: int
+    sha256: str
+    ir_version: int | None = None
+    opsets: dict[str, int] = {}
+    inputs: tuple[Port, ...] = ()
+    outputs: tuple[Port, ...] = ()
+    ops: dict[str, int] = Field(default={}, description="nodes of the main graph, `domain::op` for custom ones")
+    functions: tuple[str, ...] = ()
+    lowering: str | None = Field(default=None, description="what would run the reduction steps")
+    metadata: ArtifactMetadata | None = None
+    architecture: VitConfig | None = None
+    recipe: Recipe | None = None
+    notes: tuple[str, ...] = ()
+    blocks: tuple[BlockRow, ...] = ()
+    macs: int | None = None
+    macs_unmerged: int | None = None
+    macs_reduction: int | None = Field(default=None, description="arithmetic of planners and reduces, not in macs")
+
+
+def inspect_onnx(path: Path) -> Inspection:
+    """Read an ONNX file without running it.
+
+    Raises:
+        ArtifactError: Missing, empty, truncated or foreign.
+    """
+    import onnx
+
+    if not path.is_file():
+        raise ArtifactError("no such file", path=path, remedy="Check the path")
+    if path.stat().st_size == 0:
+        raise ArtifactError("is empty", path=path, remedy="Export it again")
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+        if not model.graph.node:
+            raise ValueError("no nodes")
+    except Exception as error:
+        raise ArtifactError("is no ONNX file, or a truncated one", path=path, remedy="Export it again") from error
+    text = next((entry.value for entry in model.metadata_props if entry.key == METADATA_KEY), None)
+    metadata = None if text is None else parse(text, path=str(path))
+    defaults = {tensor.name for tensor in model.graph.initializer}
+    ops = Counter(f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in model.graph.node)
+    found = Inspection(
+        path=str(path),
+        kind="onnx",
+        bytes=path.stat().st_size,
+        sha256=sha256(path),
+        ir_version=model.ir_version,
+        opsets={entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
+        inputs=tuple(_port(value, optional=value.name in defaults) for value in model.graph.input),
+        outputs=tuple(_port(value, optional=False) for value in model.graph.output),
+        ops=dict(ops.most_common()),
+        functions=tuple(f"{function.domain}::{function.name}" for function in model.functions),
+        metadata=metadata,
+    )
+    if metadata is None:
+        return found
+    recipe = Recipe(
+        method=metadata.method,
+        options=dict(metadata.method_options),
+        layers=metadata.layers,
+        amounts=metadata.schedule,
+    )
+    lowering = None
+    if metadata.steps:
+        lowering = "function bodies" if metadata.lowering == "custom" else "inlined standard ops"
+    counted = _counted(VitConfig.model_validate(metadata.architecture), recipe)
+    return found.model_copy(update={"lowering": lowering, **counted})
+
+
+def inspect_checkpoint(path: Path, *, trust_checkpoint: bool = False, arch: str | None = None) -> Inspection:
+    """Read a checkpoint: architecture, recipe, token counts.
+
+    Raises:
+        EnvironmentMissing: torch is not installed.
+        CheckpointError: It cannot be read.
+    """
+    from tmdeploy.lazy import require
+
+    require("torch", purpose=f"reading the checkpoint {path}")
+    from tmdeploy.models.checkpoint import load_checkpoint
+
+    loaded = load_checkpoint(path, arch=arch, trust_checkpoint=trust_checkpoint)
+    recipe = loaded.recipe or Recipe(method="none")
+    return Inspection(
+        path=str(path),
+        kind="checkpoint",
+        bytes=path.stat().st_size,
+        sha256=loaded.sha256,
+        notes=loaded.notes,
+        **_counted(loaded.config, recipe),
+    )
+
+
+def _counted(config: VitConfig, recipe: Recipe) -> dict[str, object]:  # type: ignore[explicit-any,unused-ignore]
+    steps = recipe.steps(config.tokens, config.num_prefix)
+    merged, plain = model_macs(config, steps, recipe.spec), model_macs(config)
+    after = {step.block: step.tokens_out for step in steps}
+    rows, tokens = [], config.tokens
+    for block, macs in enumerate(merged.blocks):
+        left = after.get(block, tokens)
+        rows.append(BlockRow(block=block, tokens_in=tokens, tokens_out=left, macs=macs))
+        tokens = left
+    return {
+        "architecture": config,
+        "recipe": recipe,
+        "blocks": tuple(rows),
+        "macs": merged.total,
+        "macs_unmerged": plain.total,
+        "macs_reduction": merged.reduction,
+    }
+
+
+def _port(value, *, optional: bool) -> Port:  # type: ignore[no-untyped-def]
+    import onnx
+
+    tensor = value.type.tensor_type
+    shape = tuple(
+        dimension.dim_param or "?" if not dimension.HasField("dim_value") else dimension.dim_value
+        for dimension in tensor.shape.dim
+    )
+    name = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+    return Port(name=value.name, type=name, shape=shape, optional=optional)

@@ -1,0 +1,71 @@
+"""What `tmdeploy export` prints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tmdeploy.files import sha256
+from tmdeploy.metadata import ArtifactMetadata
+from tmdeploy.report.schedule import schedule_text
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from tmdeploy.export import ExportResult
+
+
+def export_document(result: ExportResult) -> dict[str, Any]:
+    """JSON, schema `tmdeploy.export/1`."""
+    verification = result.verification
+    return {
+        "schema": "tmdeploy.export/1",
+        "path": str(result.path),
+        "bytes": result.path.stat().st_size,
+        "sha256": sha256(result.path),
+        "metadata": result.metadata.model_dump(mode="json"),
+        "notes": list(result.notes),
+        "verification": None if verification is None else verification.model_dump(mode="json", by_alias=True),
+    }
+
+
+def export_table(result: ExportResult) -> Table:
+    """The file and its self-check."""
+    from rich.table import Table
+
+    metadata, report = result.metadata, result.verification
+    table = Table(title=f"Exported {result.path}", title_justify="left", show_header=False)
+    table.add_row("size", f"{result.path.stat().st_size / 1e6:.1f} MB")
+    table.add_row("architecture", str(metadata.architecture["name"]))
+    table.add_row("method", method_text(metadata))
+    if metadata.steps:
+        tokens = " → ".join(str(step.tokens_out) for step in metadata.steps)
+        table.add_row("tokens", f"{metadata.steps[0].tokens_in} → {tokens}")
+    form = [f"opset {metadata.opset}", metadata.precision, f"{metadata.lowering} lowering"]
+    form += ["dynamic batch"] if metadata.dynamic_batch else ["batch 1"]
+    form += [f"runtime input '{metadata.schedule_kind}'"] if metadata.runtime_schedule else []
+    form += ["uint8 pixels in"] if metadata.preprocessing_in_graph else []
+    table.add_row("form", ", ".join(form))
+    if report is None:
+        table.add_row("compared with PyTorch", "[yellow]no (--no-verify)[/yellow]")
+    else:
+        batches = ", ".join(map(str, report.batch_sizes))
+        error = report.model.logits_error_agreeing_max
+        table.add_row("compared with PyTorch", f"{report.data}; batch {batches}; {len(report.schedules)} schedules")
+        table.add_row(
+            "decisions", f"{report.agreeing} of {report.compared} plans equal, {report.near_ties} near-ties explained"
+        )
+        table.add_row("logits error", "no image with equal plans" if error is None else f"{error:.1e}")
+    return table
+
+
+def method_text(metadata: ArtifactMetadata) -> str:
+    """Method, schedule, and options that are not the default, in one line."""
+    from tmdeploy.methods import build_method
+
+    defaults = build_method(metadata.method).options
+    changed = [f"{key}={value}" for key, value in metadata.method_options.items() if defaults.get(key) != value]
+    parts = [metadata.method]
+    if metadata.schedule_kind is not None:
+        parts.append(f"{metadata.schedule_kind} {schedule_text(metadata.schedule)}")
+        parts.append(f"in blocks {schedule_text(metadata.layers)}")
+    return ", ".join([*parts, *changed])

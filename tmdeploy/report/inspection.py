@@ -1,0 +1,84 @@
+"""What `tmdeploy inspect` prints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tmdeploy.inspection import Inspection
+from tmdeploy.report.export import method_text
+from tmdeploy.report.schedule import schedule_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+_BAR = 24
+
+
+def print_inspection(found: Inspection, console: Console) -> None:
+    """The file, then its blocks."""
+    console.print(_facts(found))
+    if found.blocks:
+        console.print(_blocks(found))
+    for note in found.notes:
+        console.print(f"[yellow]note[/yellow] {note}")
+
+
+def _facts(found: Inspection) -> Table:
+    from rich.table import Table
+
+    table = Table(title=found.path, title_justify="left", show_header=False)
+    table.add_row("file", f"{found.kind}, {found.bytes / 1e6:.1f} MB, sha256 {found.sha256[:16]}…")
+    if found.architecture is not None:
+        config = found.architecture
+        size = " x ".join(map(str, config.image_size))
+        text = f"{config.name}: {size}, patch {config.patch_size}, width {config.width}, {config.depth} blocks, "
+        table.add_row("architecture", f"{text}{config.heads} heads, {config.num_classes} classes")
+    metadata = found.metadata
+    if metadata is not None:
+        table.add_row("method", method_text(metadata))
+        form = f"{metadata.precision}, {metadata.lowering} lowering, tmdeploy {metadata.tool_version}"
+        table.add_row("made", f"from {metadata.source_name}, {form}, torch {metadata.torch_version}")
+    elif found.recipe is not None:
+        recipe = found.recipe
+        kind = recipe.spec.schedule_kind
+        table.add_row("method", f"{recipe.method}, {kind} {schedule_text(recipe.amounts)}" if kind else recipe.method)
+    else:
+        table.add_row("metadata", "none: not exported by tmdeploy")
+    if found.opsets:
+        opsets = ", ".join(f"{domain} {version}" for domain, version in found.opsets.items())
+        table.add_row("opsets", f"{opsets}; IR {found.ir_version}")
+    for name, ports in (("inputs", found.inputs), ("outputs", found.outputs)):
+        lines = [
+            f"{port.name}  {port.type} {list(port.shape)}{'  (optional)' if port.optional else ''}"
+            for port in ports[:8]
+        ]
+        more = [f"... and {len(ports) - 8} more"] if len(ports) > 8 else []
+        if ports:
+            table.add_row(name, "\n".join(lines + more).replace("[", r"\["))
+    if found.ops:
+        custom = [f"{op} {count}" for op, count in found.ops.items() if "::" in op]
+        total = sum(found.ops.values())
+        table.add_row("nodes", f"{total}" + (f", of them {', '.join(custom)}" if custom else ""))
+    if found.lowering is not None:
+        table.add_row("reduction runs as", found.lowering)
+    if found.macs is not None and found.macs_unmerged:
+        saved = 1 - found.macs / found.macs_unmerged
+        text = f"{found.macs / 1e9:.3g} G of {found.macs_unmerged / 1e9:.3g} G unmerged (-{saved:.1%})"
+        table.add_row("MACs", f"{text}, plus {(found.macs_reduction or 0) / 1e9:.2g} G for the reduction itself")
+    return table
+
+
+def _blocks(found: Inspection) -> Table:
+    from rich.table import Table
+
+    table = Table(title="Tokens at the default schedule", title_justify="left")
+    for column in ("block", "in", "out", "MACs"):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    most = max(row.tokens_in for row in found.blocks)
+    for row in found.blocks:
+        filled = max(1, round(_BAR * row.tokens_out / most))
+        bar = f"[green]{'█' * filled}[/green][dim]{'░' * (_BAR - filled)}[/dim]"
+        table.add_row(str(row.block), str(row.tokens_in), str(row.tokens_out), f"{row.macs / 1e6:.1f} M", bar)
+    return table
