@@ -66,18 +66,18 @@ def build_app() -> typer.Typer:
     return app
 
 
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=lambda value: _print_version(value), is_eager=True, help="Version.")
-    ] = False,
-) -> None:
-    """Token-merged Vision Transformers, from PyTorch to a validated ONNX file."""
-
-
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"tmdeploy {tmdeploy.__version__}")
         raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Version.")
+    ] = False,
+) -> None:
+    """Token-merged Vision Transformers, from PyTorch to a validated ONNX file."""
 
 
 def _guarded(command: Callable[..., None]) -> Callable[..., None]:

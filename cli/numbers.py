@@ -59,3 +59,19 @@ def schedule_for(text: str, runner: Runner) -> tuple[int, ...]:
 def schedules(texts: Sequence[str] | None, runner: Runner) -> tuple[tuple[int, ...] | None, ...]:
     """Every `--schedule`; the model's own without any."""
     return tuple(schedule_for(text, runner) for text in texts) if texts else (None,)
+
+
+def seconds(text: str, option: str) -> float:
+    """`200ms`, `3s` or plain seconds.
+
+    Raises:
+        UsageError: Not a duration, or a negative one.
+    """
+    number, factor = (text[:-2], 1e-3) if text.endswith("ms") else (text.removesuffix("s"), 1.0)
+    try:
+        value = float(number) * factor
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value < float("inf"):
+        raise UsageError(f"{option} {text}: not a duration", remedy="Give it as 200ms or 3s")
+    return value

@@ -47,7 +47,7 @@ def visualize(
     written = []
     with progress() as tell:
         tell("loading the model")
-        runner = open_runner(model, **options)
+        runner = open_runner(model, threads=None, **options)
         amounts = schedule_for(schedule, runner) if schedule is not None else None
         if not single:
             output.mkdir(parents=True, exist_ok=True)

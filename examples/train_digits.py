@@ -3,8 +3,8 @@
     python examples/train_digits.py            # some minutes on 2 cores
 
 The images are real (1,797 scans of 8 x 8 pixels, shipped with scikit-learn), brought to 32 x 32. The model is trained
-with merging on: ToMe removes 8 of its 64 patch tokens in every block. Test accuracy is measured on a fifth of the images,
-which the training never sees; a few of them are written to `examples/digits/`.
+with merging on: ToMe removes 8 tokens in every block. Test accuracy is measured on a fifth of the images, which the
+training never sees; a few of them are written to `examples/digits/`.
 """
 
 from __future__ import annotations

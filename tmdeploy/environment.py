@@ -12,8 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-_PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "pillow", "torch", "onnxscript", "safetensors", "openvino")
-_PACKAGES += ("tensorrt", "tensorrt-rtx-cu13", "onnxruntime-gpu")
+_PACKAGES = (
+    *("numpy", "onnx", "onnx-ir", "onnxruntime", "pillow", "torch", "onnxscript", "safetensors"),
+    *("openvino", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx-cu13"),
+)
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def examine() -> Environment:
         cores=usable_cores(),
         memory_gib=_memory_gib(),
         gpu=gpu_name(),
-        packages={name: _version(name) for name in _PACKAGES},
+        packages={name: package_version(name) for name in _PACKAGES},
         backends=(
             _try("ONNX Runtime (CPU)", _run_onnxruntime, "pip install onnxruntime"),
             _try("PyTorch", _run_torch, "pip install 'tmdeploy[export]'"),
@@ -98,7 +100,8 @@ def gpu_name() -> str:
     return done.stdout.strip().splitlines()[0] if done.returncode == 0 and done.stdout.strip() else "none"
 
 
-def _version(name: str) -> str | None:
+def package_version(name: str) -> str | None:
+    """Version of an installed distribution; None if it is not."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -108,7 +111,8 @@ def _version(name: str) -> str | None:
 def _memory_gib() -> float:
     import psutil
 
-    return round(psutil.virtual_memory().total / 2**30, 1)
+    total: int = psutil.virtual_memory().total
+    return round(total / 2**30, 1)
 
 
 def _try(name: str, run: Callable[[], str], remedy: str) -> BackendState:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,6 +14,9 @@ from tmdeploy.macs import model_macs
 from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, parse
 from tmdeploy.models.arch import VitConfig
 from tmdeploy.recipe import Recipe
+
+if TYPE_CHECKING:
+    import onnx
 
 
 class _Document(BaseModel):
@@ -126,17 +130,13 @@ def inspect_checkpoint(path: Path, *, trust_checkpoint: bool = False, arch: str 
 
     loaded = load_checkpoint(path, arch=arch, trust_checkpoint=trust_checkpoint)
     recipe = loaded.recipe or Recipe(method="none")
-    return Inspection(
-        path=str(path),
-        kind="checkpoint",
-        bytes=path.stat().st_size,
-        sha256=loaded.sha256,
-        notes=loaded.notes,
-        **_counted(loaded.config, recipe),
+    found = Inspection(
+        path=str(path), kind="checkpoint", bytes=path.stat().st_size, sha256=loaded.sha256, notes=loaded.notes
     )
+    return found.model_copy(update=_counted(loaded.config, recipe))
 
 
-def _counted(config: VitConfig, recipe: Recipe) -> dict[str, object]:  # type: ignore[explicit-any,unused-ignore]
+def _counted(config: VitConfig, recipe: Recipe) -> dict[str, object]:
     steps = recipe.steps(config.tokens, config.num_prefix)
     merged, plain = model_macs(config, steps, recipe.spec), model_macs(config)
     after = {step.block: step.tokens_out for step in steps}
@@ -155,7 +155,7 @@ def _counted(config: VitConfig, recipe: Recipe) -> dict[str, object]:  # type: i
     }
 
 
-def _port(value, *, optional: bool) -> Port:  # type: ignore[no-untyped-def]
+def _port(value: onnx.ValueInfoProto, *, optional: bool) -> Port:
     import onnx
 
     tensor = value.type.tensor_type

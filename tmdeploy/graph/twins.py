@@ -6,7 +6,6 @@ which each reduction is a slice of the first M tokens, is the most that merging 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -51,12 +50,12 @@ def make_twin(model: onnx.ModelProto, metadata: ArtifactMetadata, kind: Kind) ->
             )
         before, after = values[step.x_in], values[step.x_out]
         replacement = before if kind == "unmerged" else _first_tokens(before, step)
-        _replace_uses(after, replacement, besides=lambda node, made=replacement: node is made.producer())
+        _replace_uses(after, replacement)
         if step.size_out is not None:
             _bypass_bias(values[step.size_out])
     _fix_schedule(twin, metadata, kind)
     passes.RemoveUnusedNodesPass()(twin)
-    passes.RemoveUnusedFunctionsPass()(twin)
+    passes.RemoveUnusedFunctionsPass()(twin)  # type: ignore[no-untyped-call]
     _forget_shapes(twin)
     bare = metadata.model_copy(
         update={
@@ -83,7 +82,7 @@ def _first_tokens(tokens: ir.Value, step: StepRecord) -> ir.Value:
     for name, number in (("from", 0), ("to", step.tokens_out), ("axis", 1)):
         key = f"free_{step.block}_{name}"
         tensor = ir.tensor(np.array([number], dtype=np.int64), name=key)
-        value = ir.Value(name=key, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+        value = ir.Value(name=key, shape=ir.Shape([1]), type=ir.TensorType(tensor.dtype), const_value=tensor)
         graph.register_initializer(value)
         bounds.append(value)
     node = ir.node("Slice", [tokens, *bounds], name=f"free_{step.block}")
@@ -93,10 +92,9 @@ def _first_tokens(tokens: ir.Value, step: StepRecord) -> ir.Value:
     return node.outputs[0]
 
 
-def _replace_uses(old: ir.Value, new: ir.Value, *, besides: Callable[[ir.Node], bool]) -> None:
+def _replace_uses(old: ir.Value, new: ir.Value) -> None:
     for node, index in list(old.uses()):
-        if not besides(node):
-            node.replace_input_with(index, new)
+        node.replace_input_with(index, new)
 
 
 def _bypass_bias(size: ir.Value) -> None:
@@ -111,7 +109,7 @@ def _bypass_bias(size: ir.Value) -> None:
                 if node.op_type == "Add":
                     logits = node.inputs[1 - index]
                     assert logits is not None  # noqa: S101 - Add has two inputs
-                    _replace_uses(node.outputs[0], logits, besides=lambda _: False)
+                    _replace_uses(node.outputs[0], logits)
                 else:  # Unsqueeze, Cast, Reshape
                     reached.extend(node.outputs)
 

@@ -1,9 +1,9 @@
 """Level 2: did both models take the same decisions, and where not, why?
 
-A rounding difference upstream can flip a decision between two nearly equal similarities; everything after that step then
-differs, and rightly so. So for every image the *first* step whose plan differs is judged, on the reference's own signal:
-a difference whose gap is below the tolerance is a near-tie, anything else is a divergence. Later steps of that image
-are not judged.
+A rounding difference upstream can flip a decision between two nearly equal similarities; everything after that step
+then differs, and rightly so. So for every image the *first* step whose plan differs is judged, on the reference's own
+signal: a difference whose gap is below the tolerance is a near-tie, anything else is a divergence. Later steps of that
+image are not judged.
 """
 
 from __future__ import annotations

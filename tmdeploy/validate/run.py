@@ -293,8 +293,8 @@ def _model_stats(seen: _Comparison) -> ModelStats:
 
 def _accuracy(seen: _Comparison, images: int) -> AccuracyRow | None:
     """On the first pass over the images only: the test is paired by image, and repeated passes would count twice."""
-    ours, theirs, labels = (np.concatenate(part) for part in (seen.reference, seen.candidate, seen.labels))
-    ours, theirs, labels = ours[:images], theirs[:images], labels[:images]
+    ours, theirs = np.concatenate(seen.reference)[:images], np.concatenate(seen.candidate)[:images]
+    labels = np.concatenate(seen.labels)[:images]
     known = (labels >= 0) & (labels < ours.shape[1])
     if not known.any() or not known[labels >= 0].all():
         return None

@@ -48,11 +48,11 @@ def name_steps(model: ir.Model, spec: MethodSpec, steps: Sequence[Step], *, num_
         records.append(
             StepRecord(
                 block=step.block,
-                op=node.op_type,  # type: ignore[arg-type]  # one of PLANNERS
+                op="TokenMatch" if node.op_type == "TokenMatch" else "TokenSelect",
                 num_prefix=num_prefix,
                 tokens_in=step.tokens_in,
                 tokens_out=step.tokens_out,
-                **taken,  # type: ignore[arg-type]  # keys are those of the record
+                **taken,  # keys are those of the record
             )
         )
     return tuple(records)

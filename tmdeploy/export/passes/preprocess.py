@@ -25,7 +25,9 @@ def fold_preprocessing(model: ir.Model, preprocessing: Preprocessing) -> None:
     factors = []
     for name, values in (("pixel_scale", scale), ("pixel_shift", shift)):
         tensor = ir.tensor(values.astype(np.float32).reshape(1, 3, 1, 1), name=name)
-        factors.append(ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor))
+        factors.append(
+            ir.Value(name=name, shape=ir.Shape([1, 3, 1, 1]), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        )
         graph.register_initializer(factors[-1])
     cast = ir.node("Cast", [pixels], attributes={"to": ir.DataType.FLOAT}, name="pixels_float")
     planar = ir.node("Transpose", [cast.outputs[0]], attributes={"perm": [0, 3, 1, 2]}, name="pixels_planar")

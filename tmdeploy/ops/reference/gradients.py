@@ -62,7 +62,8 @@ def _backward(ctx: Any, grad_y: Tensor, grad_wsum: Tensor) -> tuple[Tensor | Non
 
 
 def _no_gradient(ctx: Any, *gradients: Tensor) -> tuple[None, ...]:
-    return (None,) * ctx.inputs
+    inputs: int = ctx.inputs
+    return (None,) * inputs
 
 
 def _count(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -1,0 +1,74 @@
+"""`tmdeploy bench`: how fast, side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .console import JsonOption, Output, ThreadsOption, TrustOption, progress
+from .numbers import batch_sizes, schedule_for, seconds, steps_of
+
+if TYPE_CHECKING:
+    from tmdeploy.backends import Runner
+
+
+def bench(
+    model: Annotated[list[Path], typer.Argument(help="Models: .onnx and checkpoints.", show_default=False)],
+    batch: Annotated[str, typer.Option(help="Batch sizes, one table each.")] = "1,8",
+    schedule: Annotated[
+        list[str] | None,
+        typer.Option("--schedule", help="r or keep to time: 8, or one value a step. Repeatable: one arm each."),
+    ] = None,
+    data: Annotated[list[str] | None, typer.Option(help="Images to time on. Default: seeded random ones.")] = None,
+    warm_up: Annotated[str, typer.Option(help="At least this long, then until times agree: 200ms, 1s.")] = "200ms",
+    duration: Annotated[str, typer.Option(help="Measured time of each arm, at least.")] = "3s",
+    iterations: Annotated[int, typer.Option(min=1, help="Measured calls of each arm, at least.")] = 20,
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 5,
+    twin: Annotated[bool, typer.Option("--twin/--no-twin", help="Also time each model without its reduction.")] = True,
+    free_merge: Annotated[
+        bool, typer.Option("--free-merge", help="Also time each exported file with a slice instead of each reduction.")
+    ] = False,
+    memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Measure load time and peak memory.")] = True,
+    threads: ThreadsOption = None,
+    trust_checkpoint: TrustOption = False,
+    json: JsonOption = None,
+) -> None:
+    """Time models side by side in interleaved rounds, each against its own unmerged twin.
+
+    [dim]tmdeploy bench deit_s.onnx deit_small.pth --batch 1,8[/dim]
+    """
+    from tmdeploy.bench.run import bench as run
+    from tmdeploy.bench.timing import Protocol
+    from tmdeploy.report.bench import print_bench
+
+    protocol = Protocol(
+        warm_up_s=seconds(warm_up, "--warm-up"),
+        duration_s=seconds(duration, "--duration"),
+        iterations=iterations,
+        rounds=rounds,
+    )
+
+    def wanted(runner: Runner) -> tuple[tuple[int, ...] | None, ...]:
+        if not schedule or not steps_of(runner):
+            return (None,)
+        return tuple(schedule_for(text, runner) for text in schedule)
+
+    with progress() as tell:
+        report = run(
+            model,
+            batch_sizes=batch_sizes(batch),
+            protocol=protocol,
+            threads=threads,
+            data=data or [],
+            schedules=wanted,
+            twin=twin,
+            free_merge=free_merge,
+            memory=memory,
+            trust_checkpoint=trust_checkpoint,
+            progress=tell,
+        )
+    out = Output(json)
+    print_bench(report, out.console)
+    out.emit(report)

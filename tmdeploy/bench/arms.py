@@ -1,0 +1,162 @@
+"""Which arms a benchmark has: the models, their unmerged twins, their free-merge twins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tmdeploy.backends import Runner, backend_for, open_runner
+from tmdeploy.errors import ArtifactError
+from tmdeploy.macs import model_macs
+from tmdeploy.metadata import ArtifactMetadata
+from tmdeploy.models.arch import VitConfig
+from tmdeploy.recipe import Recipe
+
+Schedule = tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One arm before it is timed.
+
+    Attributes:
+        name: In tables.
+        kind: `model`, `unmerged` or `free-merge`.
+        runner: Loaded.
+        path: The file it is, or is a twin of.
+        schedule: Amounts to run with; None is the default.
+        macs: Of an image; None for a foreign file.
+        baseline: Name of the arm it is compared with first; None for a baseline.
+    """
+
+    name: str
+    kind: str
+    runner: Runner
+    path: Path
+    schedule: Schedule
+    macs: int | None
+    baseline: str | None
+
+    @property
+    def precision(self) -> str:
+        """fp32 or fp16."""
+        return self.runner.metadata.precision if self.runner.metadata is not None else "fp32"
+
+
+def gather(
+    paths: Sequence[Path],
+    *,
+    threads: int | None,
+    schedules: Sequence[Schedule],
+    twin: bool,
+    free_merge: bool,
+    trust_checkpoint: bool = False,
+    warnings: list[str],
+) -> list[Contender]:
+    """Open every model and build its twins.
+
+    Args:
+        paths: Models.
+        threads: Of every backend.
+        schedules: One arm a schedule for a model that takes one; None is its own.
+        twin: Also time each model's unmerged twin.
+        free_merge: Also time each exported file's free-merge twin.
+        trust_checkpoint: Allow unpickling.
+        warnings: Gets a sentence for every twin that could not be made.
+    """
+    found: list[Contender] = []
+    taken: dict[str, int] = {}
+    for path in paths:
+        label = path.name
+        taken[label] = taken.get(label, 0) + 1
+        if taken[label] > 1:
+            label = f"{label} ({taken[label]})"
+        if backend_for(path).name == "pytorch":
+            found += _checkpoint_arms(path, label, threads, schedules, twin, trust_checkpoint)
+        else:
+            found += _exported_arms(path, label, threads, schedules, twin, free_merge, warnings)
+    return found
+
+
+def _checkpoint_arms(
+    path: Path, label: str, threads: int | None, schedules: Sequence[Schedule], twin: bool, trust: bool
+) -> list[Contender]:
+    runner = open_runner(path, threads=threads, trust_checkpoint=trust)
+    config, recipe = runner.config, runner.recipe  # type: ignore[attr-defined]
+    plain = model_macs(config).total
+    if not recipe.layers:
+        return [Contender(label, "model", runner, path, None, plain, None)]
+    arms = []
+    baseline = f"{label}, unmerged" if twin else None
+    if baseline is not None:
+        bare = open_runner(path, threads=threads, trust_checkpoint=trust, recipe=Recipe(method="none"))
+        arms.append(Contender(baseline, "unmerged", bare, path, None, plain, None))
+    for schedule in schedules:
+        macs = model_macs(config, recipe.steps(config.tokens, config.num_prefix, schedule)).total
+        arms.append(Contender(_named(label, schedule), "model", runner, path, schedule, macs, baseline))
+    return arms
+
+
+def _exported_arms(
+    path: Path,
+    label: str,
+    threads: int | None,
+    schedules: Sequence[Schedule],
+    twin: bool,
+    free_merge: bool,
+    warnings: list[str],
+) -> list[Contender]:
+    runner = open_runner(path, threads=threads)
+    metadata = runner.metadata
+    if metadata is None:
+        warnings.append(f"{label} carries no tmdeploy metadata: no MACs, no unmerged twin")
+        return [Contender(label, "model", runner, path, None, None, None)]
+    config = VitConfig.model_validate(metadata.architecture)
+    plain = model_macs(config).total
+    if not metadata.steps:
+        return [Contender(label, "model", runner, path, None, plain, None)]
+    default = _macs(config, metadata, None)
+    arms, baseline = [], None
+    for kind, wanted, macs in (("unmerged", twin, plain), ("free-merge", free_merge, default)):
+        if not wanted:
+            continue
+        try:
+            made = _twin_runner(path, metadata, kind, threads)
+        except ArtifactError as error:
+            warnings.append(f"{label}: {error.message}")
+            continue
+        name = f"{label}, {kind}"
+        if kind == "unmerged":
+            baseline = name
+        arms.append(Contender(name, kind, made, path, None, macs, baseline if kind != "unmerged" else None))
+    for schedule in schedules if metadata.runtime_schedule else (None,):
+        name = _named(label, schedule)
+        arms.append(Contender(name, "model", runner, path, schedule, _macs(config, metadata, schedule), baseline))
+    return arms
+
+
+def _twin_runner(path: Path, metadata: ArtifactMetadata, kind: str, threads: int | None) -> Runner:
+    import onnx
+
+    from tmdeploy.backends.onnxruntime import OnnxRuntimeRunner
+    from tmdeploy.graph.twins import make_twin
+
+    made = make_twin(onnx.load(str(path)), metadata, kind)  # type: ignore[arg-type]  # one of its kinds
+    return OnnxRuntimeRunner(path, threads=threads, model=made.SerializeToString(), name=f"{path.name}, {kind}")
+
+
+def _macs(config: VitConfig, metadata: ArtifactMetadata, schedule: Schedule) -> int:
+    recipe = Recipe(
+        method=metadata.method,
+        options=dict(metadata.method_options),
+        layers=metadata.layers,
+        amounts=metadata.schedule,
+    )
+    return model_macs(config, recipe.steps(config.tokens, config.num_prefix, schedule)).total
+
+
+def _named(label: str, schedule: Schedule) -> str:
+    from tmdeploy.report.schedule import schedule_text
+
+    return label if schedule is None else f"{label}, {schedule_text(schedule)}"

@@ -1,0 +1,199 @@
+"""Time models side by side."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import tmdeploy
+from tmdeploy.backends import Runner, open_runner
+from tmdeploy.bench.arms import Contender, Schedule, gather
+from tmdeploy.bench.memory import footprint
+from tmdeploy.bench.report import ArmRow, BenchReport, Machine, ModelRow, RatioRow
+from tmdeploy.bench.timing import Arm, Protocol, latency, measure, ratio
+from tmdeploy.environment import cpu_name, package_version, usable_cores
+from tmdeploy.errors import UsageError
+from tmdeploy.pairing import load_samples
+
+_CV_LIMIT = 0.10
+_PACKAGES = ("onnxruntime", "onnx", "numpy", "torch")
+
+
+def bench(
+    paths: Sequence[Path],
+    *,
+    batch_sizes: Sequence[int] = (1, 8),
+    protocol: Protocol | None = None,
+    threads: int | None = None,
+    data: Sequence[str] = (),
+    schedules: Callable[[Runner], Sequence[Schedule]] = lambda _: (None,),
+    twin: bool = True,
+    free_merge: bool = False,
+    memory: bool = True,
+    trust_checkpoint: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+) -> BenchReport:
+    """Measure every model, and the twins that show what its reduction is worth, in interleaved rounds.
+
+    Args:
+        paths: Models: checkpoints and exported files, of the same image size.
+        batch_sizes: One table each.
+        protocol: How to measure.
+        threads: Of every backend; None leaves each its default.
+        data: Real images; none takes seeded random ones.
+        schedules: Schedules to time, given the first model.
+        twin: Add each model's unmerged twin.
+        free_merge: Add each exported file's free-merge twin.
+        memory: Measure load time and peak memory in fresh processes.
+        trust_checkpoint: Allow unpickling.
+        progress: Called with a short description.
+
+    Raises:
+        UsageError: Models that take different images.
+    """
+    protocol = protocol or Protocol()
+    load_before = os.getloadavg()[0]
+    warnings: list[str] = []
+    progress("loading the models")
+    first = open_runner(paths[0], threads=threads)
+    wanted = schedules(first)
+    first.close()
+    contenders = gather(
+        paths,
+        threads=threads,
+        schedules=wanted,
+        twin=twin,
+        free_merge=free_merge,
+        trust_checkpoint=trust_checkpoint,
+        warnings=warnings,
+    )
+    _check_same_images(contenders)
+    models = []
+    for path in dict.fromkeys(paths):
+        progress(f"measuring the memory of {path.name}")
+        models.append(_model_row(path, max(batch_sizes), threads, measured=memory, trust=trust_checkpoint))
+    rows: list[ArmRow] = []
+    source = ""
+    for batch in batch_sizes:
+        images, source = _images(contenders[0].runner, data, batch)
+        arms = [Arm(contender.name, _call(contender, images, batch)) for contender in contenders]
+        measure(arms, protocol, progress=lambda text, size=batch: progress(f"batch {size}: {text}"))  # type: ignore[misc]
+        rows += _rows(contenders, arms, batch)
+    warnings += _doubts(rows, load_before)
+    return BenchReport(
+        tool_version=tmdeploy.__version__,
+        data=source,
+        rounds=protocol.rounds,
+        models=tuple(models),
+        arms=tuple(rows),
+        warnings=tuple(dict.fromkeys(warnings)),
+        machine=_machine(load_before),
+    )
+
+
+def _call(contender: Contender, images: NDArray[np.generic], batch: int) -> Callable[[], object]:
+    runner, schedule = contender.runner, contender.schedule
+    if runner.metadata is not None and not runner.metadata.dynamic_batch and batch > 1:
+        raise UsageError(
+            f"{contender.name} takes batch 1 only", remedy="Export it with --dynamic-batch, or bench --batch 1"
+        )
+    return lambda: runner.infer(images, schedule)
+
+
+def _images(runner: Runner, data: Sequence[str], batch: int) -> tuple[NDArray[np.generic], str]:
+    samples = load_samples(runner, data, random=batch)
+    repeats = -(-batch // len(samples.images))
+    return np.concatenate([samples.images] * repeats)[:batch], samples.source
+
+
+def _check_same_images(contenders: Sequence[Contender]) -> None:
+    first = contenders[0].runner
+    for contender in contenders[1:]:
+        runner = contender.runner
+        if (runner.preprocessing.image_size, runner.pixels_in) != (first.preprocessing.image_size, first.pixels_in):
+            raise UsageError(f"{contender.name} and {contenders[0].name} take different images: time them apart")
+
+
+def _rows(contenders: Sequence[Contender], arms: Sequence[Arm], batch: int) -> list[ArmRow]:
+    by_name = {arm.name: (arm, contender) for arm, contender in zip(arms, contenders, strict=True)}
+    rows = []
+    for arm, contender in zip(arms, contenders, strict=True):
+        numbers = latency(arm)
+        row = ArmRow(
+            name=contender.name,
+            kind=contender.kind,
+            path=str(contender.path),
+            batch=batch,
+            schedule=contender.schedule,
+            backend=contender.runner.describe(),
+            precision=contender.precision,
+            stable_warm_up=arm.stable,
+            images_per_s=batch / numbers.median_ms * 1e3,
+            gmacs=None if contender.macs is None else contender.macs / 1e9,
+            rounds_ms=tuple(tuple(round(sample * 1e3, 4) for sample in one) for one in arm.rounds),
+            **asdict(numbers),
+        )
+        if contender.baseline is not None:
+            base_arm, base = by_name[contender.baseline]
+            row = _compared(row, arm, base_arm, base, contender)
+        rows.append(row)
+    return rows
+
+
+def _compared(row: ArmRow, arm: Arm, base_arm: Arm, base: Contender, contender: Contender) -> ArmRow:
+    times = ratio(arm, base_arm)
+    changes: dict[str, object] = {"ratio": RatioRow(baseline=base.name, decided=times.decided, **asdict(times))}
+    if contender.macs is not None and base.macs is not None:
+        macs = contender.macs / base.macs
+        changes["mac_ratio"] = macs
+        if macs < 1.0:
+            changes["realised"] = (1.0 - times.median) / (1.0 - macs)
+    return row.model_copy(update=changes)
+
+
+def _model_row(path: Path, batch: int, threads: int | None, *, measured: bool, trust: bool) -> ModelRow:
+    found = footprint(path, batch=batch, threads=threads, trust_checkpoint=trust) if measured else None
+    return ModelRow(
+        name=path.name,
+        path=str(path),
+        bytes=path.stat().st_size,
+        load_ms=None if found is None else found.load_ms,
+        peak_mib=None if found is None else found.peak_mib,
+        model_mib=None if found is None else found.model_mib,
+    )
+
+
+def _doubts(rows: Sequence[ArmRow], load_before: float) -> list[str]:
+    doubts = []
+    if load_before > 0.5 * usable_cores():
+        doubts.append(f"the machine was busy before the start (load {load_before:.1f} on {usable_cores()} cores)")
+    noisy = [row for row in rows if row.cv > _CV_LIMIT]
+    if noisy:
+        worst = max(noisy, key=lambda row: row.cv)
+        doubts.append(f"noisy: the times of {worst.name} at batch {worst.batch} vary by {worst.cv:.0%}")
+    unstable = [row.name for row in rows if not row.stable_warm_up]
+    if unstable:
+        doubts.append(f"warm-up ended at its limit, not because times agreed: {', '.join(dict.fromkeys(unstable))}")
+    return doubts
+
+
+def _machine(load_before: float) -> Machine:
+    versions = {"python": platform.python_version(), **{name: package_version(name) for name in _PACKAGES}}
+    return Machine(
+        cpu=cpu_name(),
+        cores=usable_cores(),
+        platform=platform.platform(),
+        load_before=load_before,
+        load_after=os.getloadavg()[0],
+        versions=versions,
+        command=" ".join(["tmdeploy", *sys.argv[1:]]),
+        date=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+    )

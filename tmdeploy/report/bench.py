@@ -1,0 +1,83 @@
+"""What `tmdeploy bench` prints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tmdeploy.bench.report import ArmRow, BenchReport
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+def print_bench(report: BenchReport, console: Console) -> None:
+    """One table a batch size, then load time and memory, then what to doubt."""
+    machine = report.machine
+    console.print(f"{machine.cpu}, {machine.cores} cores; {report.data}; {report.rounds} interleaved rounds")
+    console.print(f"[dim]{report.boundary}[/dim]\n")
+    for batch in dict.fromkeys(row.batch for row in report.arms):
+        rows = [row for row in report.arms if row.batch == batch]
+        console.print(_arms(batch, rows))
+        for row in rows:
+            sentence = _verdict(row)
+            if sentence:
+                console.print(sentence)
+        console.print()
+    console.print(_models(report))
+    for warning in report.warnings:
+        console.print(f"[yellow]note[/yellow] {warning}")
+
+
+def _arms(batch: int, rows: list[ArmRow]) -> Table:
+    from rich.table import Table
+
+    table = Table(title=f"batch {batch}: milliseconds a batch", title_justify="left")
+    table.add_column("model", overflow="fold")
+    for column in ("backend", "median", "p90", "p99", "img/s", "GMACs", "x unmerged"):
+        table.add_column(column, justify="right" if column != "backend" else "left")
+    for row in rows:
+        times = "" if row.ratio is None else f"{row.ratio.median:.2f}"
+        table.add_row(
+            row.name,
+            row.backend["backend"],
+            f"{row.median_ms:.2f}",
+            f"{row.p90_ms:.2f}",
+            f"{row.p99_ms:.2f}",
+            f"{row.images_per_s:.1f}",
+            "-" if row.gmacs is None else f"{row.gmacs:.3g}",
+            times,
+        )
+    return table
+
+
+def _verdict(row: ArmRow) -> str:
+    """Speed-up against the unmerged twin, which differs in nothing but the reduction."""
+    if row.ratio is None:
+        return ""
+    if not row.ratio.decided:
+        return f"{row.name}: no difference to its unmerged twin that every round shows"
+    word, factor = ("faster", 1 / row.ratio.median) if row.ratio.median < 1 else ("slower", row.ratio.median)
+    spread = f"{row.ratio.low:.2f} to {row.ratio.high:.2f} of its time"
+    text = f"{row.name}: {factor:.2f}x {word} than unmerged ({spread} over the rounds)"
+    if row.realised is not None and row.mac_ratio is not None:
+        arrived = f"{row.realised:.0%}" if row.realised > 0 else "none"
+        text += f"; {arrived} of the {1 - row.mac_ratio:.0%} MAC saving arrived as time"
+    return text
+
+
+def _models(report: BenchReport) -> Table:
+    from rich.table import Table
+
+    table = Table(title="Load time and memory, each in a fresh process", title_justify="left")
+    for column in ("model", "file", "load", "peak memory", "of it the model"):
+        table.add_column(column, justify="left" if column == "model" else "right", overflow="fold")
+    for row in report.models:
+        table.add_row(
+            row.name,
+            f"{row.bytes / 1e6:.1f} MB",
+            "-" if row.load_ms is None else f"{row.load_ms:.0f} ms",
+            "-" if row.peak_mib is None else f"{row.peak_mib:.0f} MiB",
+            "-" if row.model_mib is None else f"{row.model_mib:.0f} MiB",
+        )
+    return table
