@@ -43,7 +43,7 @@ def validate(
     [dim]tmdeploy validate deit_small.pth deit_s.onnx --data photos/[/dim]
     """
     from tmdeploy.errors import CheckFailed
-    from tmdeploy.pairing import load_samples, open_pair
+    from tmdeploy.pairing import open_pair, sample_source
     from tmdeploy.report.validation import print_validation
     from tmdeploy.validate import Limits
     from tmdeploy.validate import validate as run
@@ -60,7 +60,7 @@ def validate(
             num_heads=num_heads,
         )
         tell("reading the images")
-        samples = load_samples(theirs, data or [], random=random, limit=limit)
+        samples = sample_source(ours, theirs, data or [], random=random, limit=limit)
         report = run(
             ours,
             theirs,

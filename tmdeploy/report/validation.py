@@ -16,6 +16,8 @@ _SHOWN = 20
 
 def print_validation(report: ValidationReport, console: Console) -> None:
     """The levels, the images that differ, and the verdict last."""
+    from rich.markup import escape
+
     batches = ", ".join(map(str, report.batch_sizes))
     console.print(
         f"[bold]{report.candidate['name']}[/bold] ({_who(report.candidate)}) against "
@@ -23,6 +25,9 @@ def print_validation(report: ValidationReport, console: Console) -> None:
     )
     console.print(f"{report.data}; batch {batches}; {len(report.schedules)} schedule(s)\n")
     console.print(_levels(report))
+    for line in _evidence(report):
+        console.print(f"  [dim]{escape(line)}[/dim]")
+    console.print()
     if report.differing:
         console.print(_images(report.differing))
         if len(report.differing) > _SHOWN:
@@ -32,40 +37,65 @@ def print_validation(report: ValidationReport, console: Console) -> None:
         f"all images: top-1 {_share(stats.top1)}, top-5 {_share(stats.top5)}, "
         f"largest logits error {stats.logits_error_max:.2g}, KL mean {stats.kl_mean:.2g}, max {stats.kl_max:.2g}"
     )
+    if stats.logits_error_near_ties_max is not None:
+        console.print(f"near-ties: largest logits error {stats.logits_error_near_ties_max:.2g} (not judged)")
+    for note in report.notes:
+        console.print(f"[yellow]note[/yellow] {escape(note)}")
     for path, reason in report.skipped_images:
-        console.print(f"[yellow]skipped[/yellow] {path}: {reason}")
+        console.print(f"[yellow]skipped[/yellow] {escape(path)}: {escape(reason)}")
     console.print("[bold green]PASSED[/bold green]" if report.passed else "[bold red]FAILED[/bold red]")
 
 
 def _levels(report: ValidationReport) -> Table:
+    from rich import box
     from rich.table import Table
 
-    table = Table()
-    for column in ("level", "check", "measured", "limit", "flag", ""):
-        table.add_column(column)
-    skipped = {entry.level: entry.reason for entry in report.skipped}
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("level")
+    table.add_column("check", no_wrap=True)
+    for column in ("measured", "limit"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("flag", no_wrap=True)
+    table.add_column("")
     for level in get_args(LevelName):
-        if level in skipped:
-            table.add_row(level, f"[dim]skipped: {skipped[level]}[/dim]", "", "", "", "[yellow]-[/yellow]")
         for check in report.checks:
             if check.level == level:
                 verdict = "[green]ok[/green]" if check.passed else "[red]FAILED[/red]"
-                name = check.name + (f" [dim]({check.detail})[/dim]" if check.detail else "")
                 limit = f"{'≤' if check.sense == '<=' else '≥'} {check.limit:.4g}"
-                table.add_row(level, name, f"{check.value:.4g}", limit, check.option, verdict)
+                table.add_row(level, check.name, f"{check.value:.4g}", limit, check.option, verdict)
+        if any(entry.level == level for entry in report.skipped):
+            table.add_row(level, "[yellow]not judged[/yellow]", "", "", "", "[yellow]-[/yellow]")
     return table
 
 
+def _evidence(report: ValidationReport) -> list[str]:
+    """What each number was measured on, and why a level was not judged."""
+    lines = [f"{check.level}, {check.name}: {check.detail}" for check in report.checks if check.detail]
+    return lines + [f"{entry.level} not judged: {entry.reason}" for entry in report.skipped]
+
+
 def _images(rows: tuple[ImageRow, ...]) -> Table:
+    from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title="Images with another plan", title_justify="left")
-    for column in ("image", "batch", "schedule", "block", "gap", "tokens", "logits error", "verdict"):
-        table.add_column(column)
+    table = Table(
+        title="Images with another plan: the first block that differs",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    table.add_column("image", overflow="fold")
+    for column in ("batch", "schedule", "block", "gap", "tokens", "logits error"):
+        table.add_column(column, justify="right")
+    table.add_column("verdict")
     for row in rows[:_SHOWN]:
-        verdict = "[yellow]near-tie[/yellow]" if row.kind == "near-tie" else f"[red]divergent[/red]: {row.reason}"
+        verdict = (
+            "[yellow]near-tie[/yellow]" if row.kind == "near-tie" else f"[red]divergent[/red]: {escape(row.reason)}"
+        )
         table.add_row(
-            row.image,
+            escape(row.image),
             str(row.batch),
             "default" if row.schedule is None else schedule_text(row.schedule),
             "-" if row.block is None else str(row.block),

@@ -21,17 +21,21 @@ class Interval:
     images: int
 
 
-def agreement(reference: Array, candidate: Array, k: int) -> Interval:
-    """Share of images whose reference top-1 is in the candidate's top-k.
+def hits(reference: Array, candidate: Array, k: int) -> NDArray[np.bool_]:
+    """Whether each image's reference top-1 is in the candidate's top-k.
 
     Args:
         reference: [images, classes].
-        candidate: [images, classes].
+        candidate: [images, classes]; NaN is no hit.
         k: Clipped to the number of classes.
+
+    Returns:
+        [images].
     """
     k = min(k, candidate.shape[1])
     top = np.argsort(-candidate, axis=1, kind="stable")[:, :k]
-    return interval(int((top == reference.argmax(1)[:, None]).any(1).sum()), len(reference))
+    found: NDArray[np.bool_] = (top == reference.argmax(1)[:, None]).any(1) & ~np.isnan(candidate).any(1)
+    return found
 
 
 def interval(hits: int, images: int) -> Interval:
@@ -44,7 +48,7 @@ def kl_divergence(reference: Array, candidate: Array) -> NDArray[np.float64]:
     """KL(reference || candidate) of the softmax distributions of each image, nats: [images]."""
     p, q = _log_softmax(reference), _log_softmax(candidate)
     divergence: NDArray[np.float64] = (np.exp(p) * (p - q)).sum(axis=1)
-    return np.maximum(divergence, 0.0)
+    return np.maximum(divergence, 0.0)  # rounding can leave it a little below; NaN stays NaN
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ from tmdeploy.metadata import ArtifactMetadata, StepRecord
 
 if TYPE_CHECKING:
     import onnx
+
+_TYPES = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(uint8)": np.uint8}
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class TeacherForcing:
         ArtifactError: A step cannot be cut out.
     """
 
-    def __init__(self, path: str, metadata: ArtifactMetadata) -> None:
+    def __init__(self, path: Path, metadata: ArtifactMetadata) -> None:
         import onnx.shape_inference
         import onnx.utils
 
@@ -61,15 +64,14 @@ class TeacherForcing:
             inputs, outputs = _boundary(step, metadata)
             try:
                 part = extractor.extract_model(inputs, outputs)
-                for function in model.functions:
-                    if function.name not in {known.name for known in part.functions}:
-                        part.functions.append(function)
-                session = make_session(_relaxed(part).SerializeToString(), path=Path(path), threads=None)
+                known = {function.name for function in part.functions}
+                part.functions.extend(function for function in model.functions if function.name not in known)
+                session = make_session(_relaxed(part).SerializeToString(), path=path, threads=None)
             except Exception as error:
                 raise ArtifactError(f"the step of block {step.block} cannot be cut out ({error})", path=path) from error
             self._sessions.append((step, session, outputs))
 
-    def compare(self, steps: tuple[StepTrace, ...], amounts: tuple[int, ...]) -> list[StepError]:
+    def compare(self, steps: Sequence[StepTrace], amounts: Sequence[int]) -> list[StepError]:
         """Feed the reference's tensors, compare what comes out.
 
         Args:
@@ -79,23 +81,47 @@ class TeacherForcing:
         errors = []
         for (record, session, outputs), step in zip(self._sessions, steps, strict=True):
             wanted = {entry.name: entry.type for entry in session.get_inputs()}
+            overridable = {entry.name for entry in session.get_overridable_initializers()}
             given = {
                 record.signal: step.signal,
                 record.metric: step.metric,
                 record.x_in: step.x_in,
-                record.size_in: step.size_in,
+                # a trace leaves out what is all ones before the first step
+                record.size_in: step.size_in if step.size_in is not None else np.ones(step.map.shape, np.float32),
                 str(self._metadata.schedule_kind): np.asarray(amounts, dtype=np.int64),
                 "images": np.zeros((len(step.map), 1, 1, 1), dtype=np.float32),
             }
-            overridable = {entry.name for entry in session.get_overridable_initializers()}
             feeds = {
                 name: _as(value, wanted.get(name, ""))
                 for name, value in given.items()
                 if name is not None and value is not None and (name in wanted or name in overridable)
             }
             got = dict(zip(outputs, session.run(outputs, feeds), strict=True))
-            errors.append(_error(record, step, got))
+            errors.append(step_error(record, step, got))
         return errors
+
+
+def step_error(record: StepRecord, step: StepTrace, got: dict[str, NDArray[np.generic]]) -> StepError:
+    """Compare a step's outputs with the reference's, made from the same inputs.
+
+    Args:
+        record: Names of the outputs.
+        step: The reference's, with tensors.
+        got: The candidate's, by name.
+    """
+    assert step.x_out is not None  # noqa: S101 - the trace was asked for tensors
+    images = len(step.map)
+    if got[record.map].shape != step.map.shape or got[record.index].shape != step.index.shape:
+        return StepError(record.block, images, images, 0.0, 0.0)
+    same = (got[record.map] == step.map).all(axis=1) & (got[record.index] == step.index).all(axis=1)
+    x_out = got[record.x_out].astype(np.float32)
+    scale = float(np.abs(step.x_out).max(initial=0.0)) or 1.0
+    x_error = float(np.abs(x_out - step.x_out)[same].max(initial=0.0)) / scale
+    size_error = 0.0
+    if record.size_out is not None and step.size_out is not None:
+        sizes = got[record.size_out].astype(np.float32)
+        size_error = float(np.abs(sizes - step.size_out)[same].max(initial=0.0))
+    return StepError(record.block, images, int((~same).sum()), x_error, size_error)
 
 
 def _boundary(step: StepRecord, metadata: ArtifactMetadata) -> tuple[list[str], list[str]]:
@@ -120,16 +146,4 @@ def _relaxed(part: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _as(value: NDArray[np.generic], kind: str) -> NDArray[np.generic]:
-    return value.astype({"tensor(float16)": np.float16, "tensor(uint8)": np.uint8}.get(kind, value.dtype))
-
-
-def _error(record: StepRecord, step: StepTrace, got: dict[str, NDArray[np.generic]]) -> StepError:
-    assert step.x_out is not None  # noqa: S101 - the trace was asked for tensors
-    same = (got[record.map] == step.map).all(axis=1) & (got[record.index] == step.index).all(axis=1)
-    x_out = got[record.x_out].astype(np.float32)
-    scale = float(np.abs(step.x_out).max()) or 1.0
-    size_error = 0.0
-    if record.size_out is not None and step.size_out is not None:
-        size_error = float(np.abs(got[record.size_out].astype(np.float32) - step.size_out).max())
-    x_error = float(np.abs(x_out - step.x_out)[same].max(initial=0.0)) / scale
-    return StepError(record.block, len(same), int((~same).sum()), x_error, size_error)
+    return value.astype(_TYPES.get(kind, value.dtype), copy=False)

@@ -1,17 +1,27 @@
-"""What a validation found: the JSON document, schema `tmdeploy.validate/1`."""
+"""What a validation found: the JSON document, schema `tmdeploy.validate/1`.
+
+Numbers that are not finite (a logits error where the candidate gave NaN) are null in the JSON.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, computed_field
 
 SCHEMA = "tmdeploy.validate/1"
 LevelName = Literal["numeric", "decisions", "model", "accuracy"]
 
+# JSON has no NaN and no Infinity
+Measured = Annotated[
+    float,
+    PlainSerializer(lambda value: value if math.isfinite(value) else None, return_type=float | None, when_used="json"),
+]
+
 
 class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
 
 
 class Check(_Document):
@@ -19,12 +29,13 @@ class Check(_Document):
 
     level: LevelName
     name: str
-    value: float
+    value: Measured
     limit: float
     sense: Literal["<=", ">="] = "<="
-    option: str = Field(description="flag that sets the limit")
+    option: str = Field(description="flag that sets the limit; - if none does")
     detail: str = ""
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def passed(self) -> bool:
         """NaN never passes."""
@@ -39,16 +50,17 @@ class Skipped(_Document):
 
 
 class ImageRow(_Document):
-    """An image whose plan differs somewhere."""
+    """An image whose plan differs somewhere: the first block where it does."""
 
     image: str
     batch: int
     schedule: tuple[int, ...] | None = Field(description="none: the file's default")
     kind: Literal["near-tie", "divergent"]
     block: int | None
-    gap: float | None = Field(description="none: not a matter of a gap")
-    tokens: int
-    logits_error: float
+    gap: float | None = Field(description="by the reference's own signal; none: not a matter of a gap")
+    tokens: int = Field(description="tokens that were decided otherwise")
+    signal_error: float | None = Field(description="largest difference of the planners' inputs at that block")
+    logits_error: Measured
     reason: str = ""
 
 
@@ -73,14 +85,15 @@ class AccuracyRow(_Document):
 
 
 class ModelStats(_Document):
-    """Agreement of the outputs over all images, near-ties included."""
+    """Agreement of the outputs over all comparisons, near-ties included; shares are by image."""
 
-    logits_error_max: float
-    logits_error_agreeing_max: float | None = Field(description="images whose plans agree")
-    top1: Share
-    top5: Share
-    kl_mean: float
-    kl_max: float
+    logits_error_max: Measured
+    logits_error_agreeing_max: Measured | None = Field(description="comparisons whose plans agree")
+    logits_error_near_ties_max: Measured | None = Field(description="comparisons that are near-ties; not judged")
+    top1: Share = Field(description="reference's top-1 is the candidate's")
+    top5: Share = Field(description="reference's top-1 is in the candidate's top-5")
+    kl_mean: Measured = Field(description="KL(reference || candidate) of the softmax, nats")
+    kl_max: Measured
 
 
 class ValidationReport(_Document):
@@ -104,11 +117,13 @@ class ValidationReport(_Document):
     differing: tuple[ImageRow, ...] = ()
     model: ModelStats
     accuracy: AccuracyRow | None = None
+    notes: tuple[str, ...] = Field(default=(), description="what was done otherwise than asked for, and why")
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def passed(self) -> bool:
-        """Whether every check passed."""
-        return all(check.passed for check in self.checks)
+        """Whether every check passed; nothing checked is nothing passed."""
+        return bool(self.checks) and all(check.passed for check in self.checks)
 
     def level_passed(self, level: LevelName) -> bool | None:
         """Whether a level passed; None if it was skipped."""

@@ -1,0 +1,76 @@
+"""Whether two models' plans can be compared at all, and what the reference must be run with for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tmdeploy.backends.base import Runner
+from tmdeploy.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Comparability:
+    """What is known before anything runs.
+
+    Attributes:
+        problem: Why plans cannot be compared; None if they can.
+        reference_schedule: Amounts for the reference where the candidate runs with its default; None is its own.
+        reference_reduces: Whether the reference takes a schedule.
+        num_prefix: Prefix tokens.
+    """
+
+    problem: str | None
+    reference_schedule: tuple[int, ...] | None = None
+    reference_reduces: bool = False
+    num_prefix: int = 1
+
+
+def comparability(reference: Runner, candidate: Runner) -> Comparability:
+    """Compare what the two say about themselves."""
+    ours, theirs = recipe_of(reference), recipe_of(candidate)
+    reduces = ours is not None and bool(ours.layers)
+    for runner, recipe in ((candidate, theirs), (reference, ours)):
+        if recipe is None:
+            return Comparability(f"{runner.name} carries no tmdeploy metadata", reference_reduces=reduces)
+        if not recipe.layers:
+            return Comparability(f"{runner.name} reduces no tokens", reference_reduces=reduces)
+    assert ours is not None and theirs is not None  # noqa: S101, PT018 - the loop returned otherwise
+    if (ours.method, ours.layers) != (theirs.method, theirs.layers):
+        return Comparability(
+            f"{reference.name} reduces with {_what(ours)}, {candidate.name} with {_what(theirs)}",
+            reference_reduces=True,
+        )
+    if ours.amounts == theirs.amounts:
+        return Comparability(None, None, True, _num_prefix(reference, candidate))
+    if reference.metadata is not None and not reference.metadata.runtime_schedule:
+        return Comparability(
+            f"{reference.name} was exported with another fixed schedule than {candidate.name}", reference_reduces=True
+        )
+    return Comparability(None, theirs.amounts, True, _num_prefix(reference, candidate))
+
+
+def recipe_of(runner: Runner) -> Recipe | None:
+    """Method and schedule of a model; None for a foreign file."""
+    metadata = runner.metadata
+    if metadata is not None:
+        return Recipe(
+            method=metadata.method,
+            options=dict(metadata.method_options),
+            layers=metadata.layers,
+            amounts=metadata.schedule,
+        )
+    recipe = getattr(runner, "recipe", None)
+    return recipe if isinstance(recipe, Recipe) else None
+
+
+def _num_prefix(reference: Runner, candidate: Runner) -> int:
+    for runner in (candidate, reference):
+        if runner.metadata is not None and runner.metadata.steps:
+            return runner.metadata.steps[0].num_prefix
+    prefix = getattr(getattr(candidate, "config", None), "num_prefix", None)
+    assert isinstance(prefix, int)  # noqa: S101 - a model with a recipe but no metadata is a checkpoint
+    return prefix
+
+
+def _what(recipe: Recipe) -> str:
+    return f"{recipe.method} in blocks {','.join(map(str, recipe.layers))}"
