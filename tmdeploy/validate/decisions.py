@@ -25,8 +25,8 @@ from tmdeploy.validate.plan_gap import Form, Gap, MalformedPlan, Signal, form_of
 Kind = Literal["agree", "near-tie", "divergent"]
 
 # Planners compute in float32 or better on the recorded signal. Rounded to float32, similarities near 1 are 6e-8 apart;
-# summed in float32 over up to 1,024 channels (deterministic = 0) they are off by a few of those. Scores are not computed
-# here but only sorted, so there is nothing to round.
+# summed in float32 over up to 1,024 channels (deterministic = 0) they are off by a few of those. Scores are only sorted
+# by the planner, so there is nothing to round.
 PLANNER_EPS = 1e-6
 
 
