@@ -1,0 +1,78 @@
+#include "kernels/cpu/token_ops.h"
+#include "onnxruntime/custom_op.h"
+#include "onnxruntime/shape_inference.h"
+
+namespace tmdeploy::ort {
+namespace {
+
+class TokenMatch {
+ public:
+  static constexpr const char* kName = "TokenMatch";
+
+  OrtStatusPtr init(const OrtKernelInfo* info) {
+    std::size_t order = 0;
+    std::int64_t deterministic = 1;
+    TMDEPLOY_RETURN_IF_ERROR(attribute(info, "num_prefix", 1, params_.num_prefix));
+    TMDEPLOY_RETURN_IF_ERROR(attribute(info, "metric_eps", 0.0F, params_.metric_eps));
+    TMDEPLOY_RETURN_IF_ERROR(attribute(info, "deterministic", 1, deterministic));
+    TMDEPLOY_RETURN_IF_ERROR(choice(info, kName, "order", {"tome", "tome_unsorted"}, 0, order));
+    params_.deterministic = deterministic != 0;
+    params_.order = static_cast<MatchOrder>(order);
+    return api().KernelInfoGetAllocator(info, OrtMemTypeDefault, &allocator_);
+  }
+
+  OrtStatusPtr compute(OrtKernelContext* context) const {
+    Tensor metric;
+    Tensor slots;
+    TMDEPLOY_RETURN_IF_ERROR(input(context, 0, 3, "metric", metric));
+    TMDEPLOY_RETURN_IF_ERROR(input(context, 1, 1, "slots", slots));
+    MatchParams params = params_;
+    params.batch = metric.dims[0];
+    params.tokens = metric.dims[1];
+    params.channels = metric.dims[2];
+    params.slots = slots.dims[0];
+    if (const char* wrong = problem(params)) {
+      return failure(ORT_INVALID_ARGUMENT, std::string("TokenMatch: ") + wrong + ": metric " + describe(metric) + ", " +
+                                               std::to_string(params.slots) + " slots, num_prefix " +
+                                               std::to_string(params.num_prefix));
+    }
+    cpu::Plan plan{};
+    TMDEPLOY_RETURN_IF_ERROR(output(context, 0, {params.batch, params.tokens}, plan.map));
+    TMDEPLOY_RETURN_IF_ERROR(output(context, 1, {params.batch, params.slots}, plan.index));
+    TMDEPLOY_RETURN_IF_ERROR(output(context, 2, {params.batch, params.tokens}, plan.sim));
+    const cpu::ParallelFor parallel = parallel_of(context);
+    Scratch scratch(allocator_);
+    TMDEPLOY_RETURN_IF_ERROR(scratch.reserve(cpu::match_scratch(params, parallel)));
+    const char* wrong = cpu::token_match(params, metric.data, dtype_of(metric.type), plan, scratch.get(), parallel);
+    return wrong == nullptr ? nullptr : failure(ORT_INVALID_ARGUMENT, std::string("TokenMatch: ") + wrong);
+  }
+
+  static OrtStatusPtr infer(OrtShapeInferContext* context) {
+    TMDEPLOY_RETURN_IF_ERROR(infer_output(context, 0, {{0, 0}, {0, 1}}, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32));
+    TMDEPLOY_RETURN_IF_ERROR(infer_output(context, 1, {{0, 0}, {1, 0}}, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32));
+    return infer_output(context, 2, {{0, 0}, {0, 1}}, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT);
+  }
+
+  ~TokenMatch() {
+    if (allocator_ != nullptr) api().ReleaseAllocator(allocator_);
+  }
+
+ private:
+  MatchParams params_{};
+  OrtAllocator* allocator_ = nullptr;
+};
+
+}  // namespace
+
+void add_token_match(OrtCustomOpDomain* domain, OrtStatusPtr& status) {
+  for (const ONNXTensorElementDataType type : kFloatTypes) {
+    if (status != nullptr) return;
+    auto* const op = new CustomOp<TokenMatch>({{type}, {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64}},
+                                              {{ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32},
+                                               {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32},
+                                               {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT}});
+    status = api().CustomOpDomain_Add(domain, op);
+  }
+}
+
+}  // namespace tmdeploy::ort

@@ -1,0 +1,102 @@
+#include "kernels/cpu/token_ops.h"
+#include "onnxruntime/custom_op.h"
+#include "onnxruntime/shape_inference.h"
+
+namespace tmdeploy::ort {
+namespace {
+
+class TokenSelect {
+ public:
+  static constexpr const char* kName = "TokenSelect";
+
+  OrtStatusPtr init(const OrtKernelInfo* info) {
+    std::size_t leftover = 0;
+    std::size_t order = 0;
+    std::int64_t deterministic = 1;
+    TMDEPLOY_RETURN_IF_ERROR(attribute(info, "num_prefix", 1, params_.num_prefix));
+    TMDEPLOY_RETURN_IF_ERROR(attribute(info, "metric_eps", 0.0F, params_.metric_eps));
+    TMDEPLOY_RETURN_IF_ERROR(attribute(info, "deterministic", 1, deterministic));
+    TMDEPLOY_RETURN_IF_ERROR(choice(info, kName, "leftover", {"drop", "fuse", "nearest"}, 0, leftover));
+    TMDEPLOY_RETURN_IF_ERROR(choice(info, kName, "order", {"score", "index"}, 0, order));
+    params_.deterministic = deterministic != 0;
+    params_.leftover = static_cast<Leftover>(leftover);
+    params_.order = static_cast<SelectOrder>(order);
+    return api().KernelInfoGetAllocator(info, OrtMemTypeDefault, &allocator_);
+  }
+
+  OrtStatusPtr compute(OrtKernelContext* context) const {
+    Tensor score;
+    Tensor slots;
+    Tensor metric;
+    Tensor kept;
+    TMDEPLOY_RETURN_IF_ERROR(input(context, 0, 2, "score", score));
+    TMDEPLOY_RETURN_IF_ERROR(input(context, 1, 1, "slots", slots));
+    TMDEPLOY_RETURN_IF_ERROR(optional_input(context, 2, 3, "metric", metric));
+    TMDEPLOY_RETURN_IF_ERROR(optional_input(context, 3, 1, "kept", kept));
+    SelectParams params = params_;
+    params.batch = score.dims[0];
+    params.tokens = score.dims[1];
+    params.channels = metric ? metric.dims[2] : 0;
+    params.slots = slots.dims[0];
+    params.kept = kept ? kept.dims[0] : slots.dims[0];
+    const bool fuse = params.leftover == Leftover::kFuse;
+    const char* wrong = problem(params);
+    if (fuse != static_cast<bool>(kept)) wrong = "input kept belongs to leftover = fuse, and only to it";
+    if (metric && (metric.dims[0] != params.batch || metric.dims[1] != params.tokens)) {
+      wrong = "metric and score differ in images or tokens";
+    }
+    if (wrong != nullptr) {
+      return failure(ORT_INVALID_ARGUMENT, std::string("TokenSelect: ") + wrong + ": score " + describe(score) + ", " +
+                                               std::to_string(params.slots) + " slots, " + std::to_string(params.kept) +
+                                               " kept, num_prefix " + std::to_string(params.num_prefix));
+    }
+    cpu::Plan plan{};
+    std::int32_t* count = nullptr;
+    TMDEPLOY_RETURN_IF_ERROR(output(context, 0, {params.batch, params.tokens}, plan.map));
+    TMDEPLOY_RETURN_IF_ERROR(output(context, 1, {params.batch, params.slots}, plan.index));
+    TMDEPLOY_RETURN_IF_ERROR(output(context, 2, {params.batch, params.tokens}, plan.sim));
+    TMDEPLOY_RETURN_IF_ERROR(output(context, 3, {params.batch}, count));
+    const cpu::ParallelFor parallel = parallel_of(context);
+    Scratch scratch(allocator_);
+    TMDEPLOY_RETURN_IF_ERROR(scratch.reserve(cpu::select_scratch(params, parallel)));
+    wrong = cpu::token_select(params, score.data, dtype_of(score.type), metric.data, dtype_of(metric.type), plan, count,
+                              scratch.get(), parallel);
+    return wrong == nullptr ? nullptr : failure(ORT_INVALID_ARGUMENT, std::string("TokenSelect: ") + wrong);
+  }
+
+  static OrtStatusPtr infer(OrtShapeInferContext* context) {
+    TMDEPLOY_RETURN_IF_ERROR(infer_output(context, 0, {{0, 0}, {0, 1}}, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32));
+    TMDEPLOY_RETURN_IF_ERROR(infer_output(context, 1, {{0, 0}, {1, 0}}, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32));
+    TMDEPLOY_RETURN_IF_ERROR(infer_output(context, 2, {{0, 0}, {0, 1}}, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT));
+    return infer_output(context, 3, {{0, 0}}, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32);
+  }
+
+  ~TokenSelect() {
+    if (allocator_ != nullptr) api().ReleaseAllocator(allocator_);
+  }
+
+ private:
+  SelectParams params_{};
+  OrtAllocator* allocator_ = nullptr;
+};
+
+}  // namespace
+
+void add_token_select(OrtCustomOpDomain* domain, OrtStatusPtr& status) {
+  for (const ONNXTensorElementDataType score : kFloatTypes) {
+    for (const ONNXTensorElementDataType metric : kFloatTypes) {
+      if (status != nullptr) return;
+      auto* const op = new CustomOp<TokenSelect>({{score},
+                                                  {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64},
+                                                  {metric, true},
+                                                  {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64, true}},
+                                                 {{ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32},
+                                                  {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32},
+                                                  {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT},
+                                                  {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32}});
+      status = api().CustomOpDomain_Add(domain, op);
+    }
+  }
+}
+
+}  // namespace tmdeploy::ort
