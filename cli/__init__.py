@@ -29,6 +29,7 @@ COMMANDS = (
     "visualize",
     "methods",
     "doctor",
+    "plugins",
     "demo",
 )
 _EPILOG = "Every command takes --debug (show tracebacks) and --quiet. Exit codes: 0 done or passed, 1 a check failed, \

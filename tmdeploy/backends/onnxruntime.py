@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tmdeploy.backends.base import Array, IntArray, StepTrace, Trace
-from tmdeploy.errors import ArtifactError, DataError, UsageError
+from tmdeploy.errors import ArtifactError, DataError, EnvironmentMissing, UsageError
 from tmdeploy.lazy import require
 from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, Preprocessing, StepRecord, parse
+from tmdeploy.native.library import NativeLibrary, ort_library
 
 if TYPE_CHECKING:
     import onnx
@@ -31,12 +32,21 @@ class OnnxRuntimeRunner:
         class_names: From the metadata.
     """
 
-    def __init__(self, path: Path, *, threads: int | None = None, model: bytes | None = None, name: str = "") -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int | None = None,
+        model: bytes | None = None,
+        name: str = "",
+        native: bool = True,
+    ) -> None:
         self.path, self.name = path, name or path.name
         self._threads = threads
         self._bytes = model
+        self._library = ort_library() if native else None
         start = perf_counter()
-        self._session = make_session(path if model is None else model, path=path, threads=threads)
+        self._session = self._make_session(path if model is None else model)
         self.load_seconds = perf_counter() - start
         self._traced: Any = None
         entries = self._session.get_modelmeta().custom_metadata_map
@@ -91,8 +101,18 @@ class OnnxRuntimeRunner:
         if self.metadata is not None:
             described["method"] = self.metadata.method
             described["precision"] = self.metadata.precision
-            described["lowering"] = "portable (function bodies)" if self.metadata.steps else "no reduction"
+            described["lowering"] = self._lowering(self.metadata)
         return described
+
+    def _lowering(self, metadata: ArtifactMetadata) -> str:
+        if not metadata.steps:
+            return "no reduction"
+        if metadata.lowering == "portable":
+            return "portable (standard ops in the file)"
+        if self._library is None:
+            return "portable (function bodies)"
+        # A registered kernel claims its node before ONNX Runtime looks at the node's function body.
+        return f"native ({self._library.path})"
 
     def close(self) -> None:
         """Drop the sessions."""
@@ -172,8 +192,11 @@ class OnnxRuntimeRunner:
                     remedy="Export it with tmdeploy export",
                 )
             model = with_step_outputs(self._load_proto(), self.metadata)
-            self._traced = make_session(model.SerializeToString(), path=self.path, threads=self._threads)
+            self._traced = self._make_session(model.SerializeToString())
         return self._traced
+
+    def _make_session(self, source: Path | bytes) -> Any:
+        return make_session(source, path=self.path, threads=self._threads, native=self._library is not None)
 
     def _load_proto(self) -> onnx.ModelProto:
         import onnx
@@ -181,16 +204,21 @@ class OnnxRuntimeRunner:
         return onnx.load_from_string(self._bytes) if self._bytes is not None else onnx.load(str(self.path))
 
 
-def open_runner(path: Path, *, threads: int | None = None) -> OnnxRuntimeRunner:
+def open_runner(path: Path, *, threads: int | None = None, native: bool = True) -> OnnxRuntimeRunner:
     """Load an ONNX file.
+
+    Args:
+        path: The file.
+        threads: Intra-op threads; None leaves ONNX Runtime's default.
+        native: Register the native library where there is one; else the file's function bodies run.
 
     Raises:
         ArtifactError: It is empty, truncated, no ONNX file, or one that ONNX Runtime cannot run.
     """
-    return OnnxRuntimeRunner(path, threads=threads)
+    return OnnxRuntimeRunner(path, threads=threads, native=native)
 
 
-def make_session(source: Path | bytes, *, path: Path, threads: int | None = None) -> Any:
+def make_session(source: Path | bytes, *, path: Path, threads: int | None = None, native: bool = True) -> Any:
     """A CPU session without warnings on stderr and without spinning threads.
 
     Idle sessions that spin would take the cores from whichever session is measured next.
@@ -199,9 +227,11 @@ def make_session(source: Path | bytes, *, path: Path, threads: int | None = None
         source: A file, or a serialised model.
         path: For messages.
         threads: Intra-op threads; None leaves ONNX Runtime's default.
+        native: Register the native library where there is one.
 
     Raises:
         ArtifactError: ONNX Runtime refuses the model.
+        EnvironmentMissing: The native library does not load.
     """
     runtime = require("onnxruntime", purpose=f"running {path}")
     if isinstance(source, Path) and source.stat().st_size == 0:
@@ -211,6 +241,9 @@ def make_session(source: Path | bytes, *, path: Path, threads: int | None = None
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads is not None:
         options.intra_op_num_threads = threads
+    library = ort_library() if native else None
+    if library is not None:
+        _register(options, library)
     try:
         return runtime.InferenceSession(
             source if isinstance(source, bytes) else str(source), options, providers=["CPUExecutionProvider"]
@@ -220,6 +253,16 @@ def make_session(source: Path | bytes, *, path: Path, threads: int | None = None
         if "Protobuf parsing failed" in text or "INVALID_PROTOBUF" in text:
             raise ArtifactError("is no ONNX file, or a truncated one", path=path, remedy="Export it again") from error
         raise ArtifactError(f"ONNX Runtime cannot load it ({text})", path=path) from error
+
+
+def _register(options: Any, library: NativeLibrary) -> None:
+    try:
+        options.register_custom_ops_library(str(library.path))
+    except Exception as error:
+        raise EnvironmentMissing(
+            f"the native library {library.path} does not load ({_first_line(error)})",
+            remedy="Build it again with tmdeploy plugins build, or run with TMDEPLOY_NATIVE=0",
+        ) from error
 
 
 def with_step_outputs(model: onnx.ModelProto, metadata: ArtifactMetadata) -> onnx.ModelProto:

@@ -1,0 +1,120 @@
+"""Building the native libraries with CMake."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from tmdeploy.errors import EnvironmentMissing, TmdeployError
+from tmdeploy.files import atomic_path
+from tmdeploy.native.headers import find_ort_headers, missing_headers
+from tmdeploy.native.library import ORT_LIBRARY, cache_folder
+
+
+class BuildError(TmdeployError):
+    """The compiler or CMake refused."""
+
+
+def plugin_sources() -> Path:
+    """The folder of the CMake project.
+
+    Raises:
+        EnvironmentMissing: tmdeploy was installed without it.
+    """
+    folder = Path(__file__).resolve().parents[2] / "plugins"
+    if not (folder / "CMakeLists.txt").is_file():
+        raise EnvironmentMissing(
+            "the plugins' sources are not part of this installation",
+            remedy="Run the command from a checkout of the repository (pip install -e .)",
+        )
+    return folder
+
+
+def build_ort(output: Path | None = None, *, progress: Callable[[str], None] = lambda _: None) -> Path:
+    """Build the custom-op library for ONNX Runtime, try it, and put it in place.
+
+    Args:
+        output: Folder for it; None takes the one where tmdeploy finds it by itself.
+        progress: Called with a short description.
+
+    Returns:
+        The library.
+
+    Raises:
+        EnvironmentMissing: No CMake, compiler or headers.
+        BuildError: It does not compile or does not load.
+        ArtifactError: The folder is not writable.
+    """
+    headers = find_ort_headers()
+    if headers is None:
+        raise missing_headers()
+    folder = cache_folder() if output is None else output
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / ORT_LIBRARY
+    with tempfile.TemporaryDirectory(prefix="tmdeploy-build-") as scratch:
+        options = {"TMDEPLOY_BUILD_ORT": "ON", "TMDEPLOY_ORT_INCLUDE": str(headers)}
+        build(Path(scratch), "tmdeploy_ort", options, progress=progress)
+        made = Path(scratch) / "onnxruntime" / ORT_LIBRARY
+        progress("trying the library")
+        problem = load_problem(made)
+        if problem is not None:
+            raise BuildError(f"the library was built, but does not load ({problem})")
+        with atomic_path(target) as temporary:
+            shutil.copyfile(made, temporary)
+    return target
+
+
+def build(
+    folder: Path, target: str, options: dict[str, str], *, progress: Callable[[str], None] = lambda _: None
+) -> None:
+    """Configure the CMake project in `folder` and build one target.
+
+    Raises:
+        EnvironmentMissing: No CMake or compiler.
+        BuildError: It does not compile.
+    """
+    cmake = shutil.which("cmake")
+    if cmake is None:
+        raise EnvironmentMissing("building native code needs CMake", remedy="Install it with: pip install cmake")
+    compiler = next(
+        filter(None, map(shutil.which, filter(None, (os.environ.get("CXX"), "c++", "g++", "clang++")))), None
+    )
+    if compiler is None:
+        raise EnvironmentMissing(
+            "building native code needs a C++17 compiler", remedy="Install g++ or clang++, or name one in CXX"
+        )
+    command = [cmake, "-S", str(plugin_sources()), "-B", str(folder), f"-DCMAKE_CXX_COMPILER={compiler}"]
+    if shutil.which("ninja") is not None:
+        command += ["-G", "Ninja"]
+    progress("configuring")
+    _run([*command, *(f"-D{name}={value}" for name, value in options.items())])
+    progress(f"compiling {target}")
+    _run([cmake, "--build", str(folder), "--target", target, "--parallel", "2"])
+
+
+def load_problem(library: Path) -> str | None:
+    """Why ONNX Runtime cannot load the library, None if it can; tried in another process, which may crash."""
+    script = "import sys, onnxruntime; onnxruntime.SessionOptions().register_custom_ops_library(sys.argv[1])"
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", script, str(library)], capture_output=True, text=True, timeout=120, check=False
+    )
+    if done.returncode == 0:
+        return None
+    return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode == 0:
+        return
+    lines = (done.stdout + done.stderr).splitlines()
+    telling = [line for line in lines if "error" in line.lower()] or lines or ["no output"]
+    raise BuildError(
+        f"{Path(command[0]).name} failed: {telling[0].strip()}",
+        remedy="Run it by hand for all of its output: " + " ".join(command),
+    )

@@ -1,0 +1,76 @@
+"""Where the custom-op library for ONNX Runtime is."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tmdeploy
+from tmdeploy.errors import EnvironmentMissing
+
+ORT_LIBRARY = "libtmdeploy_ort.dylib" if sys.platform == "darwin" else "libtmdeploy_ort.so"
+LIBRARY_VARIABLE = "TMDEPLOY_ORT_LIBRARY"
+REFUSAL_VARIABLE = "TMDEPLOY_NATIVE"
+
+
+@dataclass(frozen=True)
+class NativeLibrary:
+    """A place where the library may be.
+
+    Attributes:
+        path: The file.
+        origin: Why this place is looked at.
+        asked_for: The user named it, so it must be there and load.
+    """
+
+    path: Path
+    origin: str
+    asked_for: bool = False
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a file."""
+        return self.path.is_file()
+
+
+def ort_libraries() -> tuple[NativeLibrary, ...]:
+    """The places in the order in which they are looked at."""
+    places = []
+    named = os.environ.get(LIBRARY_VARIABLE)
+    if named:
+        places.append(NativeLibrary(Path(named), f"environment variable {LIBRARY_VARIABLE}", asked_for=True))
+    places.append(NativeLibrary(Path(__file__).parent / "lib" / ORT_LIBRARY, "the installed package"))
+    places.append(NativeLibrary(cache_folder() / ORT_LIBRARY, "built by tmdeploy plugins build"))
+    return tuple(places)
+
+
+def ort_library() -> NativeLibrary | None:
+    """The library to register; None where there is none, or where native code is refused.
+
+    Raises:
+        EnvironmentMissing: The environment names a file that is not there.
+    """
+    if os.environ.get(REFUSAL_VARIABLE) == "0":
+        return None
+    for place in ort_libraries():
+        if place.exists:
+            return place
+        if place.asked_for:
+            raise EnvironmentMissing(
+                f"{LIBRARY_VARIABLE} names {place.path}, which is no file",
+                remedy="Unset it, or build the library with: tmdeploy plugins build",
+            )
+    return None
+
+
+def refuse_native() -> None:
+    """Run function bodies only, in this process and in those it starts."""
+    os.environ[REFUSAL_VARIABLE] = "0"
+
+
+def cache_folder() -> Path:
+    """The user's folder for what is built here. One a version: a library of another one may not fit."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "tmdeploy" / tmdeploy.__version__
