@@ -19,8 +19,10 @@ struct SimilarityLoops {
   std::int64_t b_panel;
 
   // Rows `tokens` of metric [., channels] to panels; `norms` of rows that only fill the last panel are NaN.
-  void (*pack)(const void* metric, Dtype type, const std::int32_t* tokens, std::int64_t count, std::int64_t channels,
-               std::int64_t panel, Real* packed, Real* norms);
+  using Pack = void (*)(const void* metric, Dtype type, const std::int32_t* tokens, std::int64_t count,
+                        std::int64_t channels, Real* packed, Real* norms);
+  Pack pack_a;
+  Pack pack_b;
 
   // For the rows of A's panels [first, last): the largest similarity to any of B's rows, and the first row that has it.
   void (*best)(const Real* a, const Real* a_norms, std::int64_t first, std::int64_t last, std::int64_t a_count,

@@ -49,8 +49,8 @@ class Similarity {
   std::int32_t* where;  // the row of B that has it, the first of equals
 
   void compute(const void* metric, Dtype type, float eps, const ParallelFor& parallel) {
-    loops_.pack(metric, type, a_tokens, a_count_, channels_, loops_.a_panel, a_, a_norms_);
-    loops_.pack(metric, type, b_tokens, b_count_, channels_, loops_.b_panel, b_, b_norms_);
+    loops_.pack_a(metric, type, a_tokens, a_count_, channels_, a_, a_norms_);
+    loops_.pack_b(metric, type, b_tokens, b_count_, channels_, b_, b_norms_);
     const std::int64_t panels = a_panels();
     const std::int64_t tasks = std::clamp(work(a_count_, b_count_, channels_) / kTaskWork, std::int64_t{1}, panels);
     parallel(tasks, [&](std::int64_t i) {

@@ -49,27 +49,30 @@ struct Lanes<float> {
 
 constexpr int kVectors = 2;  // vectors of B's rows at a time
 
+template <class Real>
+constexpr int kColumns = kVectors * Lanes<Real>::kCount;
+
 template <class Vector, class Real>
 inline __attribute__((always_inline)) void load(Vector& out, const Real* from) {
   __builtin_memcpy(&out, from, sizeof(Vector));
 }
 
-constexpr std::int64_t kChunk = 64;     // channels converted at a time
-constexpr std::int64_t kMostRows = 32;  // the widest panel: 16 floats x 2 vectors
+constexpr std::int64_t kChunk = 64;  // channels converted at a time
 
-template <class Real>
+// kPanel is a constant so that the loops over a panel's rows become straight code.
+template <class Real, int kPanel>
 void pack(const void* metric, Dtype type, const std::int32_t* tokens, std::int64_t count, std::int64_t channels,
-          std::int64_t panel, Real* packed, Real* norms) {
+          Real* packed, Real* norms) {
   const std::int64_t size = type == Dtype::kFloat32 ? 4 : 2;
-  float buffer[kMostRows * kChunk];
-  const float* rows[kMostRows];
-  for (std::int64_t first = 0; first < count; first += panel) {
-    const std::int64_t used = count - first < panel ? count - first : panel;
+  float buffer[kPanel * kChunk];
+  const float* rows[kPanel];
+  for (std::int64_t first = 0; first < count; first += kPanel) {
+    const std::int64_t used = count - first < kPanel ? count - first : kPanel;
     Real* const out = packed + first * channels;
-    Real sums[kMostRows] = {};
+    Real sums[kPanel] = {};
     for (std::int64_t begin = 0; begin < channels; begin += kChunk) {
       const std::int64_t width = channels - begin < kChunk ? channels - begin : kChunk;
-      for (std::int64_t row = 0; row < panel; ++row) {
+      for (int row = 0; row < kPanel; ++row) {
         // rows beyond the last repeat it: their norm says that they do not count
         const std::int64_t token = tokens[first + (row < used ? row : used - 1)];
         const char* const from = static_cast<const char*>(metric) + (token * channels + begin) * size;
@@ -81,12 +84,15 @@ void pack(const void* metric, Dtype type, const std::int32_t* tokens, std::int64
         }
       }
       for (std::int64_t c = 0; c < width; ++c) {
-        Real* const to = out + (begin + c) * panel;
-        for (std::int64_t row = 0; row < panel; ++row) to[row] = static_cast<Real>(rows[row][c]);
-        for (std::int64_t row = 0; row < panel; ++row) sums[row] += to[row] * to[row];
+        Real values[kPanel];
+#pragma GCC unroll 32
+        for (int row = 0; row < kPanel; ++row) values[row] = static_cast<Real>(rows[row][c]);
+#pragma GCC unroll 32
+        for (int row = 0; row < kPanel; ++row) sums[row] += values[row] * values[row];
+        __builtin_memcpy(out + (begin + c) * kPanel, values, sizeof values);
       }
     }
-    for (std::int64_t row = 0; row < panel; ++row) {
+    for (int row = 0; row < kPanel; ++row) {
       const Real norm = static_cast<Real>(__builtin_sqrt(static_cast<double>(sums[row])));
       norms[first + row] = row < used ? norm : static_cast<Real>(__builtin_nan(""));
     }
@@ -100,7 +106,7 @@ void best(const Real* a, const Real* a_norms, std::int64_t first, std::int64_t l
   using L = Lanes<Real>;
   using Vector = typename L::Vector;
   using Index = typename L::Index;
-  constexpr int kPanel = kVectors * L::kCount;
+  constexpr int kPanel = kColumns<Real>;
   const Real lowest = -static_cast<Real>(__builtin_inf());
   Index lane;
   for (int i = 0; i < L::kCount; ++i) lane[i] = i;
@@ -176,14 +182,14 @@ void best(const Real* a, const Real* a_norms, std::int64_t first, std::int64_t l
 #define TMDEPLOY_TABLE(isa) TMDEPLOY_TABLE_(isa)
 
 extern const SimilarityLoops<double> TMDEPLOY_TABLE(TMDEPLOY_ISA);
-extern const SimilarityLoops<double> TMDEPLOY_TABLE(TMDEPLOY_ISA) = {kRows, kVectors * Lanes<double>::kCount,
-                                                                    pack<double>, best<double>};
+extern const SimilarityLoops<double> TMDEPLOY_TABLE(TMDEPLOY_ISA) = {
+    kRows, kColumns<double>, pack<double, kRows>, pack<double, kColumns<double>>, best<double>};
 
 #define TMDEPLOY_FAST_TABLE_(isa) fast_similarity_##isa
 #define TMDEPLOY_FAST_TABLE(isa) TMDEPLOY_FAST_TABLE_(isa)
 
 extern const SimilarityLoops<float> TMDEPLOY_FAST_TABLE(TMDEPLOY_ISA);
-extern const SimilarityLoops<float> TMDEPLOY_FAST_TABLE(TMDEPLOY_ISA) = {kRows, kVectors * Lanes<float>::kCount,
-                                                                        pack<float>, best<float>};
+extern const SimilarityLoops<float> TMDEPLOY_FAST_TABLE(TMDEPLOY_ISA) = {
+    kRows, kColumns<float>, pack<float, kRows>, pack<float, kColumns<float>>, best<float>};
 
 }  // namespace tmdeploy::cpu
