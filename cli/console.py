@@ -23,6 +23,12 @@ JsonOption = Annotated[
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, metavar="N", help="Threads of the backend; default: its own choice.")
 ]
+ArchOption = Annotated[
+    str | None, typer.Option("--arch", metavar="NAME", help="Architecture by name; default: seen in the weights.")
+]
+NumHeadsOption = Annotated[
+    int | None, typer.Option("--num-heads", min=1, metavar="N", help="Attention heads, if not width / 64.")
+]
 TrustOption = Annotated[
     bool,
     typer.Option("--trust-checkpoint", help="Allow unpickling, which runs whatever code the file holds."),

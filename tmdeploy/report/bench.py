@@ -34,16 +34,17 @@ def _arms(batch: int, rows: list[ArmRow]) -> Table:
 
     table = Table(title=f"batch {batch}: milliseconds a batch", title_justify="left")
     table.add_column("model", overflow="fold")
-    for column in ("backend", "median", "p90", "p99", "img/s", "GMACs", "x unmerged"):
-        table.add_column(column, justify="right" if column != "backend" else "left")
+    table.add_column("backend")
+    percentiles = list(rows[0].percentiles_ms)
+    for column in ("median", *(f"p{value}" for value in percentiles), "img/s", "GMACs", "x unmerged"):
+        table.add_column(column, justify="right")
     for row in rows:
         times = "" if row.ratio is None else f"{row.ratio.median:.2f}"
         table.add_row(
             row.name,
             row.backend["backend"],
             f"{row.median_ms:.2f}",
-            f"{row.p90_ms:.2f}",
-            f"{row.p99_ms:.2f}",
+            *(f"{row.percentiles_ms[value]:.2f}" for value in percentiles),
             f"{row.images_per_s:.1f}",
             "-" if row.gmacs is None else f"{row.gmacs:.3g}",
             times,
