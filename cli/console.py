@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -88,6 +88,14 @@ def warn(message: str) -> None:
     """A line on stderr that `--quiet` silences."""
     if not settings.quiet:
         complain(f"warning: {message}")
+
+
+def warn_skipped(skipped: Sequence[tuple[object, str]], *, read: int) -> None:
+    """Name and count the images that could not be read."""
+    for path, reason in skipped:
+        warn(f"skipped {path}: {reason}")
+    if skipped:
+        warn(f"{len(skipped)} of {len(skipped) + read} images skipped")
 
 
 @contextlib.contextmanager

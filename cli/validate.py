@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .console import ArchOption, JsonOption, NumHeadsOption, Output, ThreadsOption, TrustOption, progress
+from .console import ArchOption, JsonOption, NumHeadsOption, Output, ThreadsOption, TrustOption, progress, warn_skipped
 from .numbers import batch_sizes, schedules
 
 
@@ -72,6 +72,7 @@ def validate(
         )
     out = Output(json)
     print_validation(report, out.console)
+    warn_skipped(report.skipped_images, read=report.images)
     out.emit(report)
     if not report.passed:
         failed = [f"{check.level}: {check.name}" for check in report.checks if not check.passed]

@@ -14,7 +14,7 @@ from tmdeploy.errors import UsageError
 from tmdeploy.images import ImageReader, find_images, random_images
 from tmdeploy.labels import labels_of
 from tmdeploy.validate.comparability import recipe_of
-from tmdeploy.validate.samples import ImageFiles, Samples, Source
+from tmdeploy.validate.samples import ImageFiles, Samples, Source, images_from
 
 
 def open_pair(
@@ -128,7 +128,7 @@ def load_samples(runner: Runner, data: Sequence[str | Path], *, random: int, lim
     return Samples(
         batch.images,
         tuple(path.name for path in batch.paths),
-        f"{len(batch.paths)} images from {', '.join(map(str, data))}",
+        images_from(len(batch.paths), ", ".join(map(str, data))),
         labels=np.array([labels[path] for path in batch.paths], dtype=np.int64),
         skipped=tuple((str(path), reason) for path, reason in reader.skipped),
     )

@@ -41,8 +41,6 @@ def print_validation(report: ValidationReport, console: Console) -> None:
         console.print(f"near-ties: largest logits error {stats.logits_error_near_ties_max:.2g} (not judged)")
     for note in report.notes:
         console.print(f"[yellow]note[/yellow] {escape(note)}")
-    for path, reason in report.skipped_images:
-        console.print(f"[yellow]skipped[/yellow] {escape(path)}: {escape(reason)}")
     console.print("[bold green]PASSED[/bold green]" if report.passed else "[bold red]FAILED[/bold red]")
 
 

@@ -51,6 +51,11 @@ class Source(Protocol):
         ...
 
 
+def images_from(count: int, where: str) -> str:
+    """`1 image from photos/`, `12 images from photos/`."""
+    return f"{count} image{'' if count == 1 else 's'} from {where}"
+
+
 @dataclass(frozen=True)
 class Samples:
     """Images in memory.
@@ -94,7 +99,7 @@ class ImageFiles:
     @property
     def source(self) -> str:
         """In words, for the report."""
-        return f"{len(self.reader.paths) - len(self.reader.skipped)} images from {self.where}"
+        return images_from(len(self.reader.paths) - len(self.reader.skipped), self.where)
 
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:
