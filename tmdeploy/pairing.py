@@ -13,8 +13,9 @@ from tmdeploy.backends.options import CheckpointOptions
 from tmdeploy.errors import UsageError
 from tmdeploy.images import ImageReader, find_images, random_images
 from tmdeploy.labels import labels_of
+from tmdeploy.metadata import Preprocessing
 from tmdeploy.validate.comparability import recipe_of
-from tmdeploy.validate.samples import ImageFiles, Samples, Source, images_from
+from tmdeploy.validate.samples import ImageFiles, Samples, Source, counted
 
 
 def open_pair(
@@ -98,8 +99,7 @@ def sample_source(
     """
     spec, in_graph = candidate.preprocessing, candidate.pixels_in or reference.pixels_in
     if not data:
-        images = random_images(random, spec, in_graph=in_graph)
-        return Samples(images, tuple(f"random {n}" for n in range(random)), f"{random} seeded random images")
+        return _random_samples(random, spec, in_graph=in_graph)
     reader = ImageReader(find_images(data)[:limit], spec, in_graph=in_graph)
     labels = _labels(reader.paths, candidate if candidate.class_names else reference)
     return ImageFiles(reader, ", ".join(map(str, data)), dict(zip(reader.paths, labels, strict=True)))
@@ -119,19 +119,22 @@ def load_samples(runner: Runner, data: Sequence[str | Path], *, random: int, lim
     """
     spec, in_graph = runner.preprocessing, runner.pixels_in
     if not data:
-        images = random_images(random, spec, in_graph=in_graph)
-        names = tuple(f"random {number}" for number in range(random))
-        return Samples(images, names, f"{random} seeded random images")
+        return _random_samples(random, spec, in_graph=in_graph)
     reader = ImageReader(find_images(data)[:limit], spec, in_graph=in_graph)
     batch = reader.all()
     labels = dict(zip(reader.paths, _labels(reader.paths, runner), strict=True))
     return Samples(
         batch.images,
         tuple(path.name for path in batch.paths),
-        images_from(len(batch.paths), ", ".join(map(str, data))),
+        f"{counted(len(batch.paths), 'image')} from {', '.join(map(str, data))}",
         labels=np.array([labels[path] for path in batch.paths], dtype=np.int64),
         skipped=tuple((str(path), reason) for path, reason in reader.skipped),
     )
+
+
+def _random_samples(count: int, spec: Preprocessing, *, in_graph: bool) -> Samples:
+    names = tuple(f"random {number}" for number in range(count))
+    return Samples(random_images(count, spec, in_graph=in_graph), names, counted(count, "seeded random image"))
 
 
 def _labels(paths: Sequence[Path], runner: Runner) -> list[int]:

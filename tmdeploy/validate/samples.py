@@ -51,9 +51,9 @@ class Source(Protocol):
         ...
 
 
-def images_from(count: int, where: str) -> str:
-    """`1 image from photos/`, `12 images from photos/`."""
-    return f"{count} image{'' if count == 1 else 's'} from {where}"
+def counted(count: int, what: str) -> str:
+    """`1 image`, `12 images`."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class ImageFiles:
     @property
     def source(self) -> str:
         """In words, for the report."""
-        return images_from(len(self.reader.paths) - len(self.reader.skipped), self.where)
+        return f"{counted(len(self.reader.paths) - len(self.reader.skipped), 'image')} from {self.where}"
 
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:
