@@ -46,12 +46,13 @@ class TeacherForcing:
     Args:
         path: The `.onnx`.
         metadata: Its metadata.
+        native: Judge the native library's kernels where there is one; else the file's function bodies.
 
     Raises:
         ArtifactError: A step cannot be cut out.
     """
 
-    def __init__(self, path: Path, metadata: ArtifactMetadata) -> None:
+    def __init__(self, path: Path, metadata: ArtifactMetadata, *, native: bool = True) -> None:
         import onnx.shape_inference
         import onnx.utils
 
@@ -66,7 +67,7 @@ class TeacherForcing:
                 part = extractor.extract_model(inputs, outputs)
                 known = {function.name for function in part.functions}
                 part.functions.extend(function for function in model.functions if function.name not in known)
-                session = make_session(_relaxed(part).SerializeToString(), path=path, threads=None)
+                session = make_session(_relaxed(part).SerializeToString(), path=path, threads=None, native=native)
             except Exception as error:
                 raise ArtifactError(f"the step of block {step.block} cannot be cut out ({error})", path=path) from error
             self._sessions.append((step, session, outputs))

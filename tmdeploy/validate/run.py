@@ -173,7 +173,7 @@ def _teacher_forcing(candidate: Runner) -> tuple[TeacherForcing | None, str | No
     if candidate.metadata is None:
         return None, f"{candidate.name} is no exported file, so its steps cannot be fed"
     try:
-        return TeacherForcing(candidate.path, candidate.metadata), None
+        return TeacherForcing(candidate.path, candidate.metadata, native=getattr(candidate, "native", True)), None
     except ArtifactError as error:
         return None, error.message
 
