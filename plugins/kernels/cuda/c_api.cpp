@@ -31,7 +31,7 @@ const char* tmdeploy_cuda_match(const int64_t dims[5], const int32_t attributes[
                                      workspace_bytes, static_cast<cudaStream_t>(stream));
 }
 
-const char* tmdeploy_cuda_select(const int64_t dims[6], const int32_t attributes[4], float metric_eps,
+const char* tmdeploy_cuda_select(const int64_t dims[6], const int32_t attributes[5], float metric_eps,
                                  const void* score, const void* metric, int32_t* map, int32_t* index, float* sim,
                                  int32_t* count, void* stream) {
   tmdeploy::SelectParams p{};
@@ -41,12 +41,13 @@ const char* tmdeploy_cuda_select(const int64_t dims[6], const int32_t attributes
   p.slots = dims[3];
   p.kept = dims[4];
   p.num_prefix = dims[5];
-  p.leftover = static_cast<tmdeploy::Leftover>(attributes[1]);
-  p.order = static_cast<tmdeploy::SelectOrder>(attributes[2]);
-  p.deterministic = attributes[3] != 0;
+  p.leftover = static_cast<tmdeploy::Leftover>(attributes[2]);
+  p.order = static_cast<tmdeploy::SelectOrder>(attributes[3]);
+  p.deterministic = attributes[4] != 0;
   p.metric_eps = metric_eps;
-  return tmdeploy::cuda::token_select(p, static_cast<tmdeploy::Dtype>(attributes[0]), score, metric, map, index, sim,
-                                      count, static_cast<cudaStream_t>(stream));
+  return tmdeploy::cuda::token_select(p, static_cast<tmdeploy::Dtype>(attributes[0]), score,
+                                      static_cast<tmdeploy::Dtype>(attributes[1]), metric, map, index, sim, count,
+                                      static_cast<cudaStream_t>(stream));
 }
 
 const char* tmdeploy_cuda_reduce(const int64_t dims[4], const int32_t attributes[2], const void* x, const int32_t* map,

@@ -17,8 +17,9 @@ TMDEPLOY_EXPORT size_t tmdeploy_cuda_match_workspace(const int64_t dims[5]);
 TMDEPLOY_EXPORT const char* tmdeploy_cuda_match(const int64_t dims[5], const int32_t attributes[3], float metric_eps,
                                                 const void* metric, int32_t* map, int32_t* index, float* sim,
                                                 void* workspace, size_t workspace_bytes, void* stream);
-// dims: batch, tokens, channels, slots, kept, num_prefix; attributes: dtype, leftover, order, deterministic
-TMDEPLOY_EXPORT const char* tmdeploy_cuda_select(const int64_t dims[6], const int32_t attributes[4], float metric_eps,
+// dims: batch, tokens, channels, slots, kept, num_prefix; attributes: score's dtype, metric's dtype, leftover, order,
+// deterministic
+TMDEPLOY_EXPORT const char* tmdeploy_cuda_select(const int64_t dims[6], const int32_t attributes[5], float metric_eps,
                                                  const void* score, const void* metric, int32_t* map, int32_t* index,
                                                  float* sim, int32_t* count, void* stream);
 // dims: batch, tokens, slots, features; attributes: dtype, mode

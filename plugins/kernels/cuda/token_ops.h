@@ -25,10 +25,11 @@ std::size_t match_workspace(const MatchParams& p);
 const char* token_match(const MatchParams& p, Dtype dtype, const void* metric, std::int32_t* map, std::int32_t* index,
                         float* sim, void* workspace, std::size_t workspace_bytes, cudaStream_t stream);
 
-// score [batch, tokens], metric [batch, tokens, channels] of the same type (leftover = nearest, else null)
+// score [batch, tokens], metric [batch, tokens, channels] (leftover = nearest, else null)
 // -> map [batch, tokens], index [batch, slots], sim [batch, tokens], count [batch]
-const char* token_select(const SelectParams& p, Dtype dtype, const void* score, const void* metric, std::int32_t* map,
-                         std::int32_t* index, float* sim, std::int32_t* count, cudaStream_t stream);
+const char* token_select(const SelectParams& p, Dtype score_type, const void* score, Dtype metric_type,
+                         const void* metric, std::int32_t* map, std::int32_t* index, float* sim, std::int32_t* count,
+                         cudaStream_t stream);
 
 // x [batch, tokens, features], map [batch, tokens], index [batch, slots], weight [batch, tokens] or null
 // -> y [batch, slots, features] of x's type, wsum [batch, slots]

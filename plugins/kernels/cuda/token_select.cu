@@ -17,6 +17,7 @@ struct SelectShape {
   float eps;
   bool deterministic, by_index, aligned;
   Leftover leftover;
+  Dtype score_type;  // read in one place: not worth a kernel each
 };
 
 std::size_t padded(std::size_t bytes) { return (bytes + 15) / 16 * 16; }
@@ -29,10 +30,16 @@ std::size_t front_bytes(int count, bool nearest, std::size_t tile_bytes) {
   return padded(keys > tile ? keys : tile);
 }
 
-// Grid: one block an image. front: bytes of the part that keys, tile and list share.
+TM_DEVICE float score_at(const void* score, Dtype type, std::int64_t i) {
+  if (type == Dtype::kFloat32) return static_cast<const float*>(score)[i];
+  if (type == Dtype::kFloat16) return to_float(static_cast<const Half*>(score)[i]);
+  return to_float(static_cast<const BFloat16*>(score)[i]);
+}
+
+// T: the metric's type. Grid: one block an image. front: bytes of the part that keys, tile and list share.
 template <class T, int kChannels, int kChunkSize>
 __global__ void __launch_bounds__(kPlanThreads)
-    select_image(const T* score, const T* metric, const SelectShape s, int front, std::int32_t* map,
+    select_image(const void* score, const T* metric, const SelectShape s, int front, std::int32_t* map,
                  std::int32_t* index, float* sim, std::int32_t* count) {
   TM_SHARED_MEMORY(memory);
   Key* key = reinterpret_cast<Key*>(memory);
@@ -41,7 +48,6 @@ __global__ void __launch_bounds__(kPlanThreads)
   std::uint16_t* rank = reinterpret_cast<std::uint16_t*>(warp_totals + kPlanWarps);
 
   const std::int64_t image = blockIdx.x;
-  score += image * s.tokens;
   map += image * s.tokens;
   index += image * s.slots;
   sim += image * s.tokens;
@@ -59,7 +65,7 @@ __global__ void __launch_bounds__(kPlanThreads)
     if (s.slots > s.kept) index[s.kept] = -1;
   }
   for (int i = thread; i < patches; i += kPlanThreads)
-    key[i] = make_key(orderable(to_float(score[s.num_prefix + i])), i);
+    key[i] = make_key(orderable(score_at(score, s.score_type, image * s.tokens + s.num_prefix + i)), i);
   rank_keys<kPlanThreads>(key, patches, rank);
 
   const bool nearest = s.leftover == Leftover::kNearest;
@@ -95,7 +101,7 @@ __global__ void __launch_bounds__(kPlanThreads)
 }
 
 template <class T, int kChannels, int kChunkSize>
-cudaError_t run(const SelectParams& p, const SelectShape& s, const T* score, const T* metric, std::int32_t* map,
+cudaError_t run(const SelectParams& p, const SelectShape& s, const void* score, const T* metric, std::int32_t* map,
                 std::int32_t* index, float* sim, std::int32_t* count, cudaStream_t stream) {
   const int patches = s.tokens - s.num_prefix;
   const std::size_t front = front_bytes(patches, s.leftover == Leftover::kNearest, sizeof(ProposalTile<kChunkSize>));
@@ -105,8 +111,8 @@ cudaError_t run(const SelectParams& p, const SelectShape& s, const T* score, con
 }
 
 template <class T>
-cudaError_t run(const SelectParams& p, const void* score, const void* metric, std::int32_t* map, std::int32_t* index,
-                float* sim, std::int32_t* count, cudaStream_t stream) {
+cudaError_t run(const SelectParams& p, Dtype score_type, const void* score, const void* metric, std::int32_t* map,
+                std::int32_t* index, float* sim, std::int32_t* count, cudaStream_t stream) {
   SelectShape s{};
   s.tokens = static_cast<int>(p.tokens);
   s.channels = static_cast<int>(p.channels);
@@ -117,18 +123,19 @@ cudaError_t run(const SelectParams& p, const void* score, const void* metric, st
   s.deterministic = p.deterministic;
   s.by_index = p.order == SelectOrder::kIndex;
   s.leftover = p.leftover;
+  s.score_type = score_type;
   s.aligned = p.channels % 4 == 0 && reinterpret_cast<std::uintptr_t>(metric) % (4 * sizeof(T)) == 0;
-  const T* scores = static_cast<const T*>(score);
   const T* metrics = static_cast<const T*>(metric);
   if (p.channels == kFastChannels && p.tokens <= kFastTokens && s.aligned)
-    return run<T, kFastChannels, kFastChunk>(p, s, scores, metrics, map, index, sim, count, stream);
-  return run<T, 0, kChunk>(p, s, scores, metrics, map, index, sim, count, stream);
+    return run<T, kFastChannels, kFastChunk>(p, s, score, metrics, map, index, sim, count, stream);
+  return run<T, 0, kChunk>(p, s, score, metrics, map, index, sim, count, stream);
 }
 
 }  // namespace
 
-const char* token_select(const SelectParams& p, Dtype dtype, const void* score, const void* metric, std::int32_t* map,
-                         std::int32_t* index, float* sim, std::int32_t* count, cudaStream_t stream) {
+const char* token_select(const SelectParams& p, Dtype score_type, const void* score, Dtype metric_type,
+                         const void* metric, std::int32_t* map, std::int32_t* index, float* sim, std::int32_t* count,
+                         cudaStream_t stream) {
   if (p.batch < 0 || p.tokens < 0 || p.channels < 0 || p.slots < 0) return "TokenSelect: a dimension is negative";
   if (const char* wrong = problem(p)) return wrong;
   if (p.tokens > kMaxTokens) return "TokenSelect: more than 4096 tokens";
@@ -139,16 +146,17 @@ const char* token_select(const SelectParams& p, Dtype dtype, const void* score, 
   if (p.tokens > 0 && (score == nullptr || map == nullptr || index == nullptr || sim == nullptr))
     return "TokenSelect: a tensor is null";
   if (p.leftover == Leftover::kNearest && metric == nullptr) return "TokenSelect: leftover = nearest needs a metric";
+  if (score_type < Dtype::kFloat32 || score_type > Dtype::kBFloat16) return "TokenSelect: unknown element type";
   cudaError_t status = cudaSuccess;
-  switch (dtype) {
+  switch (p.leftover == Leftover::kNearest ? metric_type : Dtype::kFloat32) {
     case Dtype::kFloat32:
-      status = run<float>(p, score, metric, map, index, sim, count, stream);
+      status = run<float>(p, score_type, score, metric, map, index, sim, count, stream);
       break;
     case Dtype::kFloat16:
-      status = run<Half>(p, score, metric, map, index, sim, count, stream);
+      status = run<Half>(p, score_type, score, metric, map, index, sim, count, stream);
       break;
     case Dtype::kBFloat16:
-      status = run<BFloat16>(p, score, metric, map, index, sim, count, stream);
+      status = run<BFloat16>(p, score_type, score, metric, map, index, sim, count, stream);
       break;
     default:
       return "TokenSelect: unknown element type";

@@ -105,7 +105,13 @@ class KernelLibrary:
             _integers(ctypes.c_int64, (batch, tokens, channels, slots, slots if kept is None else kept, num_prefix)),
             _integers(
                 ctypes.c_int32,
-                (DTYPES[score.dtype], LEFTOVERS.index(leftover), SELECT_ORDERS.index(order), deterministic),
+                (
+                    DTYPES[score.dtype],
+                    DTYPES[score.dtype if metric is None else metric.dtype],
+                    LEFTOVERS.index(leftover),
+                    SELECT_ORDERS.index(order),
+                    deterministic,
+                ),
             ),
             ctypes.c_float(metric_eps),
             _pointer(score),
