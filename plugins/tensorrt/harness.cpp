@@ -481,14 +481,24 @@ int check_all(const Library& library) {
 
 // ---- NVIDIA's registry ------------------------------------------------------------------------------------------------
 
-int check_registry(const char* library, const char* lean) {
-  void* handle = dlopen(lean, RTLD_NOW | RTLD_LOCAL);
-  if (handle == nullptr) throw std::runtime_error(dlerror());
-  using GetRegistry = IPluginRegistry* (*)();
-  const auto get = reinterpret_cast<GetRegistry>(dlsym(handle, "getPluginRegistry"));
-  if (get == nullptr) throw std::runtime_error("no getPluginRegistry");
-  IPluginRegistry& registry = *get();
-  const IPluginRegistry::PluginLibraryHandle loaded = registry.loadLibrary(library);
+// IPluginRegistry lost its IPluginV2 functions in TensorRT 11.0, and with them its vtable's layout.
+class Registry11 {
+ public:
+  virtual ~Registry11() = default;
+  virtual void setErrorRecorder(IErrorRecorder*) noexcept = 0;
+  virtual IErrorRecorder* getErrorRecorder() const noexcept = 0;
+  virtual bool isParentSearchEnabled() const = 0;
+  virtual void setParentSearchEnabled(bool) = 0;
+  virtual void* loadLibrary(const char*) noexcept = 0;
+  virtual void deregisterLibrary(void*) noexcept = 0;
+  virtual bool registerCreator(IPluginCreatorInterface&, const char*) noexcept = 0;
+  virtual IPluginCreatorInterface* const* getAllCreators(std::int32_t*) const noexcept = 0;
+  virtual IPluginCreatorInterface* getCreator(const char*, const char*, const char*) noexcept = 0;
+};
+
+template <class Registry>
+int check_registry(Registry& registry, const char* library) {
+  void* loaded = registry.loadLibrary(library);
   check(loaded != nullptr, "registry: loads the library");
   for (OpCase& one : op_cases()) {
     IPluginCreatorInterface* found = registry.getCreator(one.op.c_str(), "1", "tmdeploy");
@@ -503,6 +513,17 @@ int check_registry(const char* library, const char* lean) {
   check(registry.getCreator("TokenMatch", "1", "tmdeploy") == nullptr, "registry: unloads the library");
   std::printf("%d failed\n", g_failures);
   return g_failures == 0 ? 0 : 1;
+}
+
+int check_lean_registry(const char* library, const char* lean) {
+  void* handle = dlopen(lean, RTLD_NOW | RTLD_LOCAL);
+  if (handle == nullptr) throw std::runtime_error(dlerror());
+  const auto get = reinterpret_cast<void* (*)()>(dlsym(handle, "getPluginRegistry"));
+  const auto version = reinterpret_cast<std::int32_t (*)()>(dlsym(handle, "getInferLibVersion"));
+  if (get == nullptr || version == nullptr) throw std::runtime_error("not a TensorRT runtime");
+  std::printf("ok   registry: of TensorRT %d\n", version());
+  if (version() >= 110000) return check_registry(*static_cast<Registry11*>(get()), library);
+  return check_registry(*static_cast<IPluginRegistry*>(get()), library);
 }
 
 // ---- running ---------------------------------------------------------------------------------------------------------
@@ -747,7 +768,7 @@ int main(int argc, char** argv) {
   try {
     if (argc == 3 && verb == "check") return check_all(Library(argv[1]));
     if (argc == 4 && verb == "run") return run_case(Library(argv[1]), argv[3]);
-    if (argc == 4 && verb == "registry") return check_registry(argv[1], argv[3]);
+    if (argc == 4 && verb == "registry") return check_lean_registry(argv[1], argv[3]);
     std::fprintf(stderr, "usage: harness LIBRARY check | harness LIBRARY registry LEAN | harness LIBRARY run CASE\n");
     return 2;
   } catch (const std::invalid_argument& error) {

@@ -221,7 +221,7 @@ TM_DEVICE ReduceMemory reduce_memory(unsigned char* memory, const ReduceShape& s
 
 // Grid: `blocks` blocks an image, block_slots slots each. kFeatures: 0 = any; kWidth divides the features.
 template <class T, int kFeatures, int kWidth>
-__global__ void __launch_bounds__(kThreads, kFeatures == 1024 ? 3 : 4)  // with 4, sm_75 and sm_86 spill at 1024
+__global__ void __launch_bounds__(kThreads, kFeatures == 1024 || kFeatures == 0 ? 3 : 4)  // with 4 these two spill
     reduce_slots(const T* x, const std::int32_t* map, const std::int32_t* index, const float* weight,
                  const ReduceShape s, T* y, float* wsum) {
   static_assert(kFeatures % kWidth == 0, "a fixed width has no rest");
