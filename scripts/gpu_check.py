@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
-"""Build the CUDA kernels and the TensorRT plugin, check them on this machine's GPU against the CPU oracle, and time them.
+"""Build the CUDA kernels and the TensorRT plugin, check them on this machine's GPU against the CPU oracle, and time
+them.
 
     python scripts/gpu_check.py [--json FILE] [--build FOLDER] [--library FILE] [--quick] [--no-tensorrt]
 
-1. Every kernel against the PyTorch reference on the CPU: plans bit for bit, y within one unit in the last place; ties, NaN,
-   zero and extreme norms, r = 0, largest r, N from 2 to 4096, float32, float16, bfloat16; corrupt plans.
+1. Every kernel against the PyTorch reference on the CPU: plans bit for bit, y within one unit in the last place;
+   ties, NaN, zero and extreme norms, r = 0, largest r, N from 2 to 4096, float32, float16, bfloat16; corrupt plans.
 2. Every launcher captured in a CUDA graph and replayed; the result must not change.
 3. The plugin's enqueue with real CUDA buffers, through plugins/tensorrt/harness.cpp, also in a graph.
-4. Times of a step (match and reduce) in a CUDA graph, against eager PyTorch, torch.compile and the memory-bandwidth floor.
+4. Times of a step (match and reduce) in a CUDA graph, against eager PyTorch, torch.compile and the memory-bandwidth
+   floor.
 
-Needs a GPU, PyTorch with CUDA, and nvcc unless --library names a build. Exit codes: 0 ok, 1 a check failed, 3 no GPU or a
-tool is missing, 4 the build failed.
+Needs a GPU, PyTorch with CUDA, and nvcc unless --library names a build. Exit codes: 0 ok, 1 a check failed, 3 no
+GPU or a tool is missing, 4 the build failed.
 """
 
 from __future__ import annotations
@@ -81,15 +83,18 @@ def build(folder: Path, *, tensorrt: bool) -> None:
     source = ROOT / "plugins" / ("tensorrt" if tensorrt else "kernels/cuda")
     options = [f"-DCMAKE_CUDA_ARCHITECTURES={major}{minor}", "-DCMAKE_BUILD_TYPE=Release"]
     if tensorrt:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603 - arguments are the project's own
             [sys.executable, str(ROOT / "scripts" / "tensorrt_headers.py")], capture_output=True, text=True, check=False
         )
         if done.returncode != 0:
             raise CheckError(f"{done.stderr.strip()} (or --no-tensorrt)", _MISSING)
         options.append(f"-DTMDEPLOY_TENSORRT_INCLUDE={done.stdout.strip()}")
     jobs = str(os.cpu_count() or 1)
-    for command in (["cmake", "-S", str(source), "-B", str(folder), *options], ["cmake", "--build", str(folder), "-j", jobs]):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    for command in (
+        ["cmake", "-S", str(source), "-B", str(folder), *options],
+        ["cmake", "--build", str(folder), "-j", jobs],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - arguments are the project's own
         if done.returncode != 0:
             raise CheckError(f"{' '.join(command)}\n{done.stdout}{done.stderr}", _BUILD_FAILED)
 
@@ -335,7 +340,9 @@ def time_steps(library: Any, *, quick: bool) -> list[dict[str, Any]]:
     launch_us = microseconds(empty.replay)
     rows = []
     compiled = torch.compile(eager_step)
-    shapes = [(1, 197, 384), (64, 197, 384)] + ([] if quick else [(64, 197, 192), (64, 197, 768), (32, 577, 1024), (1, 4096, 384)])
+    shapes = [(1, 197, 384), (64, 197, 384)] + (
+        [] if quick else [(64, 197, 192), (64, 197, 768), (32, 577, 1024), (1, 4096, 384)]
+    )
     for batch, tokens, features in shapes:
         removed = 13
         slots = tokens - removed
@@ -357,11 +364,11 @@ def time_steps(library: Any, *, quick: bool) -> list[dict[str, Any]]:
             plan, index, _ = match()
             return library.reduce(x, plan, index, size)
 
-        def eager(metric: Any = metric, x: Any = x, size: Any = size) -> Any:
-            return eager_step(metric.float(), x, size, removed)
+        def eager(metric: Any = metric, x: Any = x, size: Any = size, slots: int = slots) -> Any:
+            return eager_step(metric.float(), x, size, x.shape[1] - slots)
 
-        def compiled_step(metric: Any = metric, x: Any = x, size: Any = size) -> Any:
-            return compiled(metric.float(), x, size, removed)
+        def compiled_step(metric: Any = metric, x: Any = x, size: Any = size, slots: int = slots) -> Any:
+            return compiled(metric.float(), x, size, x.shape[1] - slots)
 
         # the wrapper fills its outputs first, so that an unwritten one shows: their fills are timed alone and taken off
         def fills(plan_part: bool, batch: int = batch, tokens: int = tokens, slots: int = slots, x: Any = x) -> Any:
@@ -412,7 +419,7 @@ def check_plugin(harness: Path, library: Path, tally: Tally) -> list[dict[str, A
     from tests.plugins.cuda.plugin_case import HarnessError, run_case
     from tmdeploy.ops.reference import token_match, token_reduce, token_select
 
-    done = subprocess.run([str(harness), str(library), "check"], capture_output=True, text=True, check=False)
+    done = subprocess.run([str(harness), str(library), "check"], capture_output=True, text=True, check=False)  # noqa: S603 - arguments are the project's own
     tally.check(done.returncode == 0, "plugin: interfaces")
     measured: list[dict[str, Any]] = []
     int32, float32 = torch.int32, torch.float32
@@ -452,7 +459,7 @@ def machine() -> dict[str, Any]:
     driver = "unknown"
     if shutil.which("nvidia-smi"):
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        driver = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip().split("\n")[0]
+        driver = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip().split("\n")[0]  # noqa: S603 - arguments are the project's own
     return {
         "gpu": torch.cuda.get_device_name(),
         "capability": ".".join(map(str, torch.cuda.get_device_capability())),

@@ -20,7 +20,23 @@ def test_sanitizers_find_nothing(tmp_path: Path) -> None:
     stress = tmp_path / "stress"
     source = Path(__file__).with_name("stress.cpp")
     link = [library, f"-Wl,-rpath,{tmp_path}"]
-    run([need("g++"), "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", *sanitizers, "-I", KERNELS, source, *link, "-o", stress])
+    run(
+        [
+            need("g++"),
+            "-std=c++17",
+            "-O1",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            *sanitizers,
+            "-I",
+            KERNELS,
+            source,
+            *link,
+            "-o",
+            stress,
+        ]
+    )
     done = subprocess.run([stress, "8"], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     assert done.stdout.endswith("done\n")
@@ -44,7 +60,11 @@ def _differs(library: KernelLibrary) -> bool:
 
 
 PLANTED = {
-    "a missing barrier between sort stages": ("ranking.cuh", "      __syncthreads();\n      for (int pair", "      for (int pair"),
+    "a missing barrier between sort stages": (
+        "ranking.cuh",
+        "      __syncthreads();\n      for (int pair",
+        "      for (int pair",
+    ),
     "a missing barrier before the rows are used": (
         "proposal.cuh",
         "      __syncthreads();\n      if (warp_row < rows_here) {",
@@ -55,10 +75,22 @@ PLANTED = {
         "    if (i < n) emit(i, flagged, before);\n    __syncthreads();",
         "    if (i < n) emit(i, flagged, before);\n    if (threadIdx.x != 0) __syncthreads();",
     ),
-    "a shuffle too few": ("block.cuh", "int offset = kWarpSize / 2; offset > 0", "int offset = kWarpSize / 2; offset > 1"),
-    "a tie that goes to the higher token": ("ranking.cuh", "0xFFFFFFFFU - static_cast<std::uint32_t>(element)", "static_cast<std::uint32_t>(element)"),
-    "a sum without its anchor": ("token_reduce.cu", "      if (lane == 0) member[position]", "      if (lane == 1) member[position]"),
-}  # fmt: skip
+    "a shuffle too few": (
+        "block.cuh",
+        "int offset = kWarpSize / 2; offset > 0",
+        "int offset = kWarpSize / 2; offset > 1",
+    ),
+    "a tie that goes to the higher token": (
+        "ranking.cuh",
+        "0xFFFFFFFFU - static_cast<std::uint32_t>(element)",
+        "static_cast<std::uint32_t>(element)",
+    ),
+    "a sum without its anchor": (
+        "token_reduce.cu",
+        "      if (lane == 0) member[position]",
+        "      if (lane == 1) member[position]",
+    ),
+}
 
 
 @pytest.mark.slow
