@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""Build the CUDA kernels and the TensorRT plugin, check them on this machine's GPU against the CPU oracle, and time
-them.
+"""Build the CUDA kernels and the TensorRT plugin, check them on a GPU against the CPU oracle, and time them.
 
     python scripts/gpu_check.py [--json FILE] [--build FOLDER] [--library FILE] [--quick] [--no-tensorrt]
 

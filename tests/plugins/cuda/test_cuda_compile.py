@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.plugins.cuda.building import PLUGINS, need
 
 SCRIPT = PLUGINS.parent / "scripts" / "cuda_compile.py"
 
 
+@pytest.mark.slow
 def test_compiles_without_spills(tmp_path: Path) -> None:
     need("nvcc")
     report = tmp_path / "report.json"
