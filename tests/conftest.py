@@ -1,5 +1,6 @@
 """Shared fixtures; hypothesis runs the same examples everywhere."""
 
+import os
 from pathlib import Path
 from types import ModuleType
 
@@ -20,6 +21,27 @@ def timm() -> ModuleType:
     from tests.timm_shim import import_timm
 
     return import_timm()
+
+
+@pytest.fixture(autouse=True)
+def _function_bodies(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A native library that happens to be installed must not hide what the file itself does."""
+    if "plugins" not in request.path.parts:
+        monkeypatch.setenv("TMDEPLOY_NATIVE", "0")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name every skip's reason; a skipped check is not a passed one."""
+    for report in terminalreporter.getreports("skipped"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        terminalreporter.write_line(f"SKIPPED {report.nodeid}: {reason}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """CI has all that the tests need, so a skip there is a failure (TMDEPLOY_NO_SKIPS)."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("TMDEPLOY_NO_SKIPS") and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# A wheel with the native library for ONNX Runtime inside, for this platform.
+#   scripts/build_wheel.sh [FOLDER]      default: dist
+# Works on a copy of the tracked files, so that the checkout keeps running what it ran before.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+output="$(realpath -m "${1:-dist}")"
+bin="$(realpath "${TMDEPLOY_VENV:-.venv}")/bin"
+work="$(mktemp -d)"
+trap 'rm -rf "$work"' EXIT
+git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents --no-dereference -t "$work"
+"$bin/tmdeploy" plugins build --fetch-headers --output "$work/tmdeploy/native/lib"
+"$bin/python" -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$output" "$work"
+ls "$output"/tmdeploy-*.whl
