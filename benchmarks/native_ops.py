@@ -74,19 +74,13 @@ def main() -> None:
 
 
 def export_deit_small(folder: Path) -> Path:
-    """DeiT-S with ToMe r=13 and random weights: times do not depend on them."""
-    import torch
+    """DeiT-S with ToMe r=13."""
+    from deit_s import make_checkpoint
 
     from tmdeploy.export import ExportRequest, export_checkpoint
-    from tmdeploy.metadata import Preprocessing
-    from tmdeploy.models.arch import named_config
-    from tmdeploy.models.checkpoint import save_checkpoint
-    from tmdeploy.models.vit import VisionTransformer
 
-    torch.manual_seed(0)
-    model = VisionTransformer(named_config("deit_small_patch16_224")).eval()
-    checkpoint, output = folder / "deit_small.pt", folder / "deit_small_tome.onnx"
-    save_checkpoint(checkpoint, model, recipe=None, preprocessing=Preprocessing(image_size=(224, 224)), class_names=())
+    output = folder / "deit_small_tome.onnx"
+    checkpoint = make_checkpoint(folder / "deit_small.pth")
     export_checkpoint(ExportRequest(checkpoint=checkpoint, output=output, method="tome", r="13", verify=False))
     return output
 
