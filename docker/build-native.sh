@@ -1,6 +1,6 @@
 #!/bin/sh
 # usage: docker/build-native.sh cpu|gpu OUT      run in a builder stage, from the source root
-# Builds plugins/ with CMake and leaves the shared libraries in OUT. Without plugins/CMakeLists.txt OUT stays empty.
+# Builds plugins/ and leaves the shared libraries in OUT. Without plugins/CMakeLists.txt OUT stays empty.
 set -eu
 kind=$1 out=$2
 mkdir -p "$out"
@@ -14,7 +14,15 @@ if [ "$kind" = gpu ]; then
   [ -n "$headers" ] || { echo "error: no NvInfer.h in /usr/include or /opt/tensorrt: is BASE NVIDIA's TensorRT image?" >&2; exit 1; }
   command -v nvcc >/dev/null || { echo "error: no nvcc: is BASE NVIDIA's TensorRT image?" >&2; exit 1; }
 fi
-cmake -S plugins -B /tmp/native -DCMAKE_BUILD_TYPE=Release
-cmake --build /tmp/native --parallel
-find /tmp/native -name 'libtmdeploy_*.so*' -exec cp -P {} "$out" \;
-[ -e "$out/libtmdeploy_ort.so" ] || { echo "error: plugins/ built no libtmdeploy_ort.so" >&2; exit 1; }
+if ! command -v cmake >/dev/null || ! command -v c++ >/dev/null; then
+  apt-get update
+  apt-get install -y --no-install-recommends cmake g++ make
+fi
+# From the sources: the installed package does not bring plugins/.
+PYTHONPATH=$PWD /opt/venv/bin/tmdeploy plugins build --fetch-headers --output "$out"
+if [ "$kind" = gpu ] && [ -f plugins/tensorrt/CMakeLists.txt ]; then
+  cmake -S plugins -B /tmp/native -DCMAKE_BUILD_TYPE=Release \
+    -DTMDEPLOY_BUILD_ORT=OFF -DTMDEPLOY_BUILD_CUDA=ON -DTMDEPLOY_BUILD_TENSORRT=ON
+  cmake --build /tmp/native --parallel
+  find /tmp/native -name 'libtmdeploy_*.so*' -exec cp -P {} "$out" \;
+fi
