@@ -26,6 +26,8 @@ mmdebstrap --quiet --variant=apt --hook-dir=/usr/share/mmdebstrap/hooks/merged-u
   --dpkgopt='path-exclude=/usr/share/locale/*' \
   --setup-hook='for f in /usr/local/share/ca-certificates/*.crt; do [ -f "$f" ] || continue;
     mkdir -p "$1/usr/local/share/ca-certificates"; cp "$f" "$1/usr/local/share/ca-certificates/"; done' \
+  --customize-hook='[ ! -f "$1/etc/apt/sources.list.d/0000debian.sources" ] ||
+    mv "$1/etc/apt/sources.list.d/0000debian.sources" "$1/etc/apt/sources.list.d/debian.sources"' \
   --customize-hook='ln -s /usr/bin/python3 "$1/usr/local/bin/python"; rm -f "$1"/usr/lib/python3*/EXTERNALLY-MANAGED;
     python3 -m zipfile -e "$1"/usr/share/python-wheels/pip-*.whl "$(echo "$1"/usr/local/lib/python3.*/dist-packages)"' \
   "$SUITE" "$TARGET" "$SOURCES"
