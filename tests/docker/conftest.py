@@ -52,7 +52,7 @@ class Image:
 
 
 @pytest.fixture(scope="session")
-def podman() -> Podman:
+def podman() -> Iterator[Podman]:
     """Podman, or a skip that says why there is none; a failure with TMDEPLOY_TEST_DOCKER=require."""
     switch = os.environ.get(_SWITCH, "")
     if not switch:
@@ -65,7 +65,8 @@ def podman() -> Podman:
         if switch == "require":
             pytest.fail(f"images cannot be built here: {reason}")
         pytest.skip(str(reason))
-    return found
+    yield found
+    found("image", "prune", "--force", "--filter", "until=48h", check=False)  # what nobody's cache needs any more
 
 
 @pytest.fixture(scope="session")

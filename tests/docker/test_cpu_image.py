@@ -216,9 +216,9 @@ def test_validate_compares_two_onnx_files(cpu: Image, data: Path) -> None:
     assert document["passed"] is True
 
 
-def test_bench_times_with_only_tmp_writable(cpu: Image, data: Path) -> None:
-    options = (*mounted(data), "--tmpfs", "/tmp")
-    done = cpu.run("bench", "digits.onnx", "--batch", "1", "--duration", "100ms", "--json", "-", options=options)
+def test_bench_times_where_nothing_is_writable(cpu: Image, data: Path) -> None:
+    command = ("bench", "digits.onnx", "--batch", "1", "--duration", "100ms", "--json", "-")
+    done = cpu.run(*command, options=mounted(data))
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["schema"].startswith("tmdeploy.bench/")
 
