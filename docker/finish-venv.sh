@@ -12,4 +12,4 @@ fi
 find "$site" -type d \( -name tests -o -path '*/onnx/backend/test' \) -prune -exec rm -rf {} +
 # The image is read-only when it runs, so bytecode is made now, by hash: file times differ from build to build.
 # sympy (of onnx-ir) and pygments (of rich) are hardly ever imported and would cost more than all others together.
-"$venv/bin/python" -m compileall -q --invalidation-mode unchecked-hash -x '/(sympy|mpmath|pygments|transformers)/' "$site"
+"$venv/bin/python" -m compileall -f -q --invalidation-mode unchecked-hash -x '/(sympy|mpmath|pygments|transformers)/' "$site"
