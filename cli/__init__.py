@@ -35,11 +35,14 @@ COMMANDS = (
 _EPILOG = "Every command takes --debug (show tracebacks) and --quiet. Exit codes: 0 done or passed, 1 a check failed, \
 2 usage, 3 environment missing, 4 export, parse or build failed, 130 interrupted."
 
+_TERMINATED = 143  # 128 + SIGTERM, as a shell reports it
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the `tmdeploy` script."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     # taken out here so that they work before and after the command's name alike
+    settings.terminated = False
     settings.debug, settings.quiet = "--debug" in arguments, bool({"-q", "--quiet"} & set(arguments))
     arguments = [argument for argument in arguments if argument not in {"--debug", "-q", "--quiet"}]
     with _terminated_like_an_exit():
@@ -104,6 +107,8 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
             full = " Free some space." if error.errno == errno.ENOSPC else ""
             _fail(f"error: {where}{error.strerror or error}.{full}", 4)
         except Exception as error:
+            if settings.terminated:  # an extension module that SIGTERM met while importing makes an ImportError of it
+                raise SystemExit(_TERMINATED) from None
             what = " ".join(f"{type(error).__name__}: {error}".split())
             _fail(f"internal error: {what}. Run again with --debug for the traceback, and report it.", 4)
 
@@ -117,12 +122,17 @@ def _fail(message: str, code: int) -> None:
     raise typer.Exit(code)
 
 
+def _terminate(*_: object) -> None:
+    settings.terminated = True
+    sys.exit(_TERMINATED)
+
+
 class _terminated_like_an_exit:  # noqa: N801 - used as a context manager
     """SIGTERM ends the process by SystemExit, so that temporary files are removed."""
 
     def __enter__(self) -> None:
         try:
-            self._before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+            self._before = signal.signal(signal.SIGTERM, _terminate)
         except ValueError:  # not the main thread
             self._before = None
 

@@ -39,6 +39,7 @@ TrustOption = Annotated[
 class _Settings:
     debug: bool = False
     quiet: bool = False
+    terminated: bool = False
 
 
 settings = _Settings()

@@ -5,12 +5,16 @@ Importing this package needs neither torch nor a GPU; what needs torch is loaded
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from tmdeploy.errors import TmdeployError
 
 if TYPE_CHECKING:
     from tmdeploy.patching import patch
+
+# ONNX Runtime reads it once, when it is first imported. Whoever wants its telemetry can set it to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 __all__ = ["TmdeployError", "__version__", "patch"]

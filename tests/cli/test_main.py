@@ -110,3 +110,17 @@ def test_doctor_fails_when_the_default_backend_does(
     assert done.code == 3
     assert "'onnxruntime'" in done.out
     assert done.err == "error: the embedded default does not work. pip install onnxruntime.\n"
+
+
+def test_sigterm_while_an_extension_module_is_imported_still_ends_as_a_signal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def fail() -> None:
+        try:
+            tmdeploy_cli._terminate()
+        except SystemExit:
+            raise ImportError("initialisation failed") from None
+
+    monkeypatch.setattr("tmdeploy.environment.examine", fail)
+    done = run(capsys, "doctor")
+    assert (done.code, done.err) == (143, "")
