@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from tmdeploy.files import sha256
 from tmdeploy.metadata import ArtifactMetadata
 from tmdeploy.report.schedule import schedule_text
+from tmdeploy.report.table import facts_table
+from tmdeploy.validate.samples import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,10 +32,8 @@ def export_document(result: ExportResult) -> dict[str, Any]:
 
 def export_table(result: ExportResult) -> Table:
     """The file and its self-check."""
-    from rich.table import Table
-
     metadata, report = result.metadata, result.verification
-    table = Table(title=f"Exported {result.path}", title_justify="left", show_header=False)
+    table = facts_table(f"Exported {result.path}")
     table.add_row("size", f"{result.path.stat().st_size / 1e6:.1f} MB")
     table.add_row("architecture", str(metadata.architecture["name"]))
     table.add_row("method", method_text(metadata))
@@ -50,10 +50,11 @@ def export_table(result: ExportResult) -> Table:
     else:
         batches = ", ".join(map(str, report.batch_sizes))
         error = report.model.logits_error_agreeing_max
-        table.add_row("compared with PyTorch", f"{report.data}; batch {batches}; {len(report.schedules)} schedules")
-        table.add_row(
-            "decisions", f"{report.agreeing} of {report.compared} plans equal, {report.near_ties} near-ties explained"
-        )
+        schedules = counted(len(report.schedules), "schedule")
+        table.add_row("compared with PyTorch", f"{report.data}; batch {batches}; {schedules}")
+        if metadata.steps:
+            text = f"{report.agreeing} of {report.compared} plans equal, {report.near_ties} near-ties explained"
+            table.add_row("decisions", text)
         table.add_row("logits error", "no image with equal plans" if error is None else f"{error:.1e}")
     return table
 
