@@ -2,6 +2,8 @@
 //
 //   harness LIBRARY check        creators, fields, shapes through a mock IExprBuilder, formats, configuration,
 //                                serialisation, clones, and what enqueue refuses; prints one line a check
+//   harness LIBRARY registry LEAN   load it with the plugin registry of NVIDIA's lean runtime (libnvinfer_lean.so.*; works
+//                                without a GPU), make each plugin from there, unload
 //   harness LIBRARY run CASE     one enqueue on the tensors of a case file; with CUDA also captured in a graph, replayed
 //                                and timed; prints JSON
 // Exit code: 0 all is well, 1 a check failed, 2 usage or a bad case file.
@@ -477,6 +479,53 @@ int check_all(const Library& library) {
   return g_failures == 0 ? 0 : 1;
 }
 
+// ---- NVIDIA's registry ------------------------------------------------------------------------------------------------
+
+// IPluginRegistry lost its IPluginV2 functions in TensorRT 11.0, and with them its vtable's layout.
+class Registry11 {
+ public:
+  virtual ~Registry11() = default;
+  virtual void setErrorRecorder(IErrorRecorder*) noexcept = 0;
+  virtual IErrorRecorder* getErrorRecorder() const noexcept = 0;
+  virtual bool isParentSearchEnabled() const = 0;
+  virtual void setParentSearchEnabled(bool) = 0;
+  virtual void* loadLibrary(const char*) noexcept = 0;
+  virtual void deregisterLibrary(void*) noexcept = 0;
+  virtual bool registerCreator(IPluginCreatorInterface&, const char*) noexcept = 0;
+  virtual IPluginCreatorInterface* const* getAllCreators(std::int32_t*) const noexcept = 0;
+  virtual IPluginCreatorInterface* getCreator(const char*, const char*, const char*) noexcept = 0;
+};
+
+template <class Registry>
+int check_registry(Registry& registry, const char* library) {
+  void* loaded = registry.loadLibrary(library);
+  check(loaded != nullptr, "registry: loads the library");
+  for (OpCase& one : op_cases()) {
+    IPluginCreatorInterface* found = registry.getCreator(one.op.c_str(), "1", "tmdeploy");
+    check(found != nullptr, "registry: has a creator of " + one.op);
+    if (found == nullptr) continue;
+    const Plugin plugin(static_cast<IPluginCreatorV3One*>(found)->createPlugin("node", one.fields.collection(),
+                                                                               TensorRTPhase::kRUNTIME));
+    check(plugin && one.op == plugin.core->getPluginName(), "registry: its creator makes a " + one.op);
+  }
+  check(registry.getCreator("TokenMatch", "1", "") == nullptr, "registry: nothing outside the namespace tmdeploy");
+  if (loaded != nullptr) registry.deregisterLibrary(loaded);
+  check(registry.getCreator("TokenMatch", "1", "tmdeploy") == nullptr, "registry: unloads the library");
+  std::printf("%d failed\n", g_failures);
+  return g_failures == 0 ? 0 : 1;
+}
+
+int check_lean_registry(const char* library, const char* lean) {
+  void* handle = dlopen(lean, RTLD_NOW | RTLD_LOCAL);
+  if (handle == nullptr) throw std::runtime_error(dlerror());
+  const auto get = reinterpret_cast<void* (*)()>(dlsym(handle, "getPluginRegistry"));
+  const auto version = reinterpret_cast<std::int32_t (*)()>(dlsym(handle, "getInferLibVersion"));
+  if (get == nullptr || version == nullptr) throw std::runtime_error("not a TensorRT runtime");
+  std::printf("ok   registry: of TensorRT %d\n", version());
+  if (version() >= 110000) return check_registry(*static_cast<Registry11*>(get()), library);
+  return check_registry(*static_cast<IPluginRegistry*>(get()), library);
+}
+
 // ---- running ---------------------------------------------------------------------------------------------------------
 
 #ifdef TMDEPLOY_EMULATE
@@ -719,7 +768,8 @@ int main(int argc, char** argv) {
   try {
     if (argc == 3 && verb == "check") return check_all(Library(argv[1]));
     if (argc == 4 && verb == "run") return run_case(Library(argv[1]), argv[3]);
-    std::fprintf(stderr, "usage: harness LIBRARY check | harness LIBRARY run CASE\n");
+    if (argc == 4 && verb == "registry") return check_lean_registry(argv[1], argv[3]);
+    std::fprintf(stderr, "usage: harness LIBRARY check | harness LIBRARY registry LEAN | harness LIBRARY run CASE\n");
     return 2;
   } catch (const std::invalid_argument& error) {
     std::fprintf(stderr, "harness: %s\n", error.what());

@@ -88,7 +88,7 @@ TM_DEVICE void write_plan(const MatchShape& s, const Proposals& p, std::int32_t*
 
 // Grid: one block an image.
 template <class T, int kChannels, int kChunkSize>
-__global__ void __launch_bounds__(kPlanThreads)
+__global__ void __launch_bounds__(kPlanThreads, 1)
     match_image(const T* metric, const MatchShape s, std::int32_t* map, std::int32_t* index, float* sim) {
   TM_SHARED_MEMORY(memory);
   const std::int64_t image = blockIdx.x;
@@ -115,7 +115,7 @@ __global__ void __launch_bounds__(kPlanThreads)
 
 // Grid: groups of 128 rows of every image. proposed_*: [batch, count_a].
 template <class T, int kChannels, int kChunkSize>
-__global__ void __launch_bounds__(kPlanThreads)
+__global__ void __launch_bounds__(kPlanThreads, 1)
     match_propose(const T* metric, const MatchShape s, int groups, Key* proposed_key, std::int32_t* proposed_column) {
   TM_SHARED_MEMORY(memory);
   const std::int64_t image = blockIdx.x / static_cast<unsigned>(groups);

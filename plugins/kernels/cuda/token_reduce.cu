@@ -131,19 +131,19 @@ TM_DEVICE void group_members(const ReduceShape& s, int first_slot, int slots_her
 
 // One slot's result for kWidth neighbouring features; every mode but the mlerps.
 template <class T, int kWidth>
-TM_DEVICE void reduce_features(const ReduceShape& s, const Groups& groups, int slot, const std::uint16_t* member,
-                               const T* x, const float* weight, float (&y)[kWidth]) {
+TM_DEVICE void reduce_features(ReduceMode mode, const Groups& groups, int slot, const std::uint16_t* member, const T* x,
+                               int features, const float* weight, float (&y)[kWidth]) {
   using Values = Pack<T, kWidth>;
   const int anchor = groups.anchor[slot];
   const int count = groups.count[slot];
   const std::uint16_t* list = member + groups.start[slot];
-  const bool maximum = s.mode == ReduceMode::kMax;
-  const bool weighted = (s.mode == ReduceMode::kWmean || s.mode == ReduceMode::kSum) && weight != nullptr;
+  const bool maximum = mode == ReduceMode::kMax;
+  const bool weighted = (mode == ReduceMode::kWmean || mode == ReduceMode::kSum) && weight != nullptr;
 #pragma unroll
   for (int e = 0; e < kWidth; ++e) y[e] = 0.0F;
-  if (s.mode == ReduceMode::kAnchor) {
+  if (mode == ReduceMode::kAnchor) {
     if (anchor < 0) return;
-    const Values v = *reinterpret_cast<const Values*>(x + static_cast<std::int64_t>(anchor) * s.features);
+    const Values v = *reinterpret_cast<const Values*>(x + static_cast<std::int64_t>(anchor) * features);
 #pragma unroll
     for (int e = 0; e < kWidth; ++e) y[e] = to_float(v.v[e]);
     return;
@@ -163,7 +163,7 @@ TM_DEVICE void reduce_features(const ReduceShape& s, const Groups& groups, int s
     for (int m = 0; m < kLongList; ++m) {
       if (first + m < count) {
         const std::int64_t token = list[first + m];
-        ahead[m] = *reinterpret_cast<const Values*>(x + token * s.features);
+        ahead[m] = *reinterpret_cast<const Values*>(x + token * features);
         w[m] = weighted ? weight[token] : 1.0F;
       }
     }
@@ -182,11 +182,11 @@ TM_DEVICE void reduce_features(const ReduceShape& s, const Groups& groups, int s
       }
     }
   }
-  if (s.mode == ReduceMode::kMean || s.mode == ReduceMode::kWmean) {
-    const float divisor = s.mode == ReduceMode::kMean ? static_cast<float>(count) : wsum;
+  if (mode == ReduceMode::kMean || mode == ReduceMode::kWmean) {
+    const float divisor = mode == ReduceMode::kMean ? static_cast<float>(count) : wsum;
     if (divisor == 0.0F) {
       if (anchor < 0) return;
-      const Values v = *reinterpret_cast<const Values*>(x + static_cast<std::int64_t>(anchor) * s.features);
+      const Values v = *reinterpret_cast<const Values*>(x + static_cast<std::int64_t>(anchor) * features);
 #pragma unroll
       for (int e = 0; e < kWidth; ++e) y[e] = to_float(v.v[e]);
     } else {
@@ -221,7 +221,7 @@ TM_DEVICE ReduceMemory reduce_memory(unsigned char* memory, const ReduceShape& s
 
 // Grid: `blocks` blocks an image, block_slots slots each. kFeatures: 0 = any; kWidth divides the features.
 template <class T, int kFeatures, int kWidth>
-__global__ void __launch_bounds__(kThreads, 4)
+__global__ void __launch_bounds__(kThreads, kFeatures == 1024 || kFeatures == 0 ? 3 : 4)  // with 4 these two spill
     reduce_slots(const T* x, const std::int32_t* map, const std::int32_t* index, const float* weight,
                  const ReduceShape s, T* y, float* wsum) {
   static_assert(kFeatures % kWidth == 0, "a fixed width has no rest");
@@ -248,7 +248,7 @@ __global__ void __launch_bounds__(kThreads, 4)
     const int slot = item / packs;
     const int feature = item % packs * kWidth;
     float sum[kWidth];
-    reduce_features<T, kWidth>(s, groups, slot, m.member, x + feature, weight, sum);
+    reduce_features<T, kWidth>(s.mode, groups, slot, m.member, x + feature, features, weight, sum);
     const bool broken = groups.broken != 0 || groups.broken_slot[slot] != 0;
     Pack<T, kWidth> out;
 #pragma unroll
