@@ -2,9 +2,9 @@
 
 Their names differ from the ops' on purpose: the parser falls back to a function body of the same name without a word,
 and a C++ plugin library may be loaded in the same process.
-A plugin has one attribute, a list of integers, whatever the op has: texts travel as positions in a list, floats as their
-bits. TensorRT 10.13's Python layer cannot read a single number with a recent NumPy, and hands several attributes over in
-whatever order the parser found them.
+A plugin has one attribute, a list of integers, whatever the op has: texts travel as positions in a list, floats as
+their bits. TensorRT 10.13's Python layer cannot read a single number with a recent NumPy, and hands several attributes
+over in whatever order the parser found them.
 """
 
 from __future__ import annotations

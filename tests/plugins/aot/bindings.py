@@ -1,7 +1,7 @@
 """NVIDIA's own `tensorrt.plugin`, unmodified, over a minimal stand-in for the compiled module of TensorRT's bindings.
 
-The wheel `tensorrt-cu13-bindings` has `plugin/*.py` as plain Python. What it takes from the compiled module is here: the
-enumerations, descriptors and base classes, a registry, and symbolic dimensions that can be evaluated.
+The wheel `tensorrt-cu13-bindings` has `plugin/*.py` as plain Python. What it takes from the compiled module is here:
+the enumerations, descriptors and base classes, a registry, and symbolic dimensions that can be evaluated.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ from typing import Any
 
 import pytest
 
-# The oldest and the newest that tmdeploy names. One file each, whatever Python runs the tests: only its plain Python is used.
+# Two ends of what tmdeploy takes. One file each, whatever Python runs the tests: only the plain Python in it is used.
 SHA256 = {
     "10.13.3.9": "f40c9e488af125b232fcca85ac4b21e090d7b1be55c3062eeaf48c2a9a9ed808",
     "11.4.0.106": "d072ac2a095e2be749fefc847adfb25d5ebe70303401df62ede8fe67a59f27fc",
 }
+_NEWEST = max(SHA256, key=lambda version: int(version.split(".")[0]))
+# For tests whose work is in the kernels: one version is enough. The fixture `bindings` has both.
+newest = pytest.mark.parametrize("bindings", [_NEWEST], indirect=True)
 _TAG = "cp311-none-manylinux_2_28_x86_64"
 
 
@@ -181,7 +184,8 @@ def _stand_in() -> ModuleType:
         setattr(module, name, type(name, (), {}))
     vars(module).update(
         DataType=types,
-        float32=types["FLOAT"], float16=types["HALF"], bfloat16=types["BF16"], int32=types["INT32"], int64=types["INT64"],
+        float32=types["FLOAT"], float16=types["HALF"], bfloat16=types["BF16"],
+        int32=types["INT32"], int64=types["INT64"],
         TensorFormat=enum.Enum("TensorFormat", "LINEAR CHW2 HWC"),
         PluginFieldType=enum.Enum("PluginFieldType", numbers),
         PluginArgType=enum.Enum("PluginArgType", "INT"),

@@ -69,7 +69,7 @@ class BuiltNode:
 
 
 class _Extras(dict[int, Any]):
-    nbSymExprs = -1  # noqa: N815 - TensorRT's name
+    nbSymExprs = -1
 
 
 def _descriptions(trt: Any, shapes: list[list[Dimension]], types: list[Any]) -> list[DynamicPluginTensorDesc]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.ops.strategies import DTYPES
+from tests.plugins.aot.bindings import newest
 from tests.plugins.aot.driver import Dimension, build_node, node
 from tests.plugins.aot.entry_library import EntryLibrary
 from tmdeploy.errors import UnsupportedModel
@@ -32,6 +33,7 @@ def match_node(**attributes: Any) -> Any:
     return node("TokenMatch", ["metric", "slots"], MATCH, **attributes)
 
 
+@newest
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(
     ("channels", "most", "kernel"), [(64, 197, "_fast"), (64, 300, ""), (12, 197, "")], ids=["fast", "many", "narrow"]
@@ -72,6 +74,7 @@ def test_match_attributes(bindings: SimpleNamespace, entries: EntryLibrary, attr
     assert_equal(built.run(entries, [metric, slots], {}), token_match(metric, slots, **keywords))
 
 
+@newest
 @pytest.mark.parametrize("leftover", ["drop", "fuse", "nearest"])
 @pytest.mark.parametrize("order", ["score", "index"])
 @pytest.mark.parametrize("types", [(torch.float32, torch.float16), (torch.float16, torch.bfloat16)], ids=str)
@@ -112,6 +115,7 @@ def test_select(
             assert_equal(got, expected)
 
 
+@newest
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("mode", ["wmean", "sum", "anchor", "mean", "max"])
 def test_reduce(bindings: SimpleNamespace, entries: EntryLibrary, dtype: torch.dtype, mode: str) -> None:
@@ -136,6 +140,7 @@ def test_reduce(bindings: SimpleNamespace, entries: EntryLibrary, dtype: torch.d
                 assert_equal(got, token_reduce(x, plan, index, weight if weighted else None, mode))
 
 
+@newest
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("mode", ["mlerp", "mlerp_anchor"])
 def test_reduce_mlerp(bindings: SimpleNamespace, entries: EntryLibrary, dtype: torch.dtype, mode: str) -> None:

@@ -58,18 +58,19 @@ TM_DEVICE void reduce_entry(const T* x, const std::int32_t* map, const std::int3
   }                                                                                                                    \
   TM_ENTRY_END(name##_weighted)
 
-#define TM_REDUCE_ENTRIES(type, T, width)                                                                        \
-  TM_REDUCE_ENTRY(tmdeploy_reduce_##type##_192, T, 192, width, tmdeploy::cuda::blocks_a_processor(192))          \
-  TM_REDUCE_ENTRY(tmdeploy_reduce_##type##_384, T, 384, width, tmdeploy::cuda::blocks_a_processor(384))          \
-  TM_REDUCE_ENTRY(tmdeploy_reduce_##type##_768, T, 768, width, tmdeploy::cuda::blocks_a_processor(768))          \
-  TM_REDUCE_ENTRY(tmdeploy_reduce_##type##_1024, T, 1024, width, tmdeploy::cuda::blocks_a_processor(1024))       \
-  TM_REDUCE_ENTRY(tmdeploy_reduce_##type##_wide, T, 0, width, tmdeploy::cuda::blocks_a_processor(0))             \
-  TM_REDUCE_ENTRY(tmdeploy_reduce_##type, T, 0, 1, tmdeploy::cuda::blocks_a_processor(0))                        \
+// blocks: of a processor, as many as leave enough registers.
+#define TM_REDUCE_ENTRIES(type, T, width, blocks)                                                          \
+  TM_REDUCE_ENTRY(tmdeploy_reduce_##type##_192, T, 192, width, blocks)                                     \
+  TM_REDUCE_ENTRY(tmdeploy_reduce_##type##_384, T, 384, width, blocks)                                     \
+  TM_REDUCE_ENTRY(tmdeploy_reduce_##type##_768, T, 768, width, blocks)                                     \
+  TM_REDUCE_ENTRY(tmdeploy_reduce_##type##_1024, T, 1024, width, 3)                                        \
+  TM_REDUCE_ENTRY(tmdeploy_reduce_##type##_wide, T, 0, width, 3)                                           \
+  TM_REDUCE_ENTRY(tmdeploy_reduce_##type, T, 0, 1, 3)                                                      \
   TM_REDUCE_ENTRY(tmdeploy_reduce_##type##_mlerp, T, 0, 0, 1)
 
-TM_REDUCE_ENTRIES(f32, float, 4)
-TM_REDUCE_ENTRIES(f16, tmdeploy::cuda::Half, 8)
-TM_REDUCE_ENTRIES(bf16, tmdeploy::cuda::BFloat16, 8)
+TM_REDUCE_ENTRIES(f32, float, 4, 4)
+TM_REDUCE_ENTRIES(f16, tmdeploy::cuda::Half, 8, 3)
+TM_REDUCE_ENTRIES(bf16, tmdeploy::cuda::BFloat16, 8, 3)
 
 // threads; most tokens; most slots of a block; bytes: once, a token, a slot of the block
 TM_LAYOUT(tmdeploy_reduce_layout) = {
