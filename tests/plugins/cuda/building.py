@@ -15,7 +15,9 @@ SOURCES = ("c_api.cpp", "emulator/cuda_on_host.cpp", "token_match.cu", "token_se
 
 def run(command: list[str | Path], timeout_s: float = 300.0) -> subprocess.CompletedProcess[str]:
     """Run a tool and fail the test with what it said."""
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=timeout_s, check=False)
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, timeout=timeout_s, check=False
+    )
     if done.returncode != 0:
         pytest.fail(f"{' '.join(str(part) for part in command)}\n{done.stdout}\n{done.stderr}", pytrace=False)
     return done
@@ -39,12 +41,29 @@ def emulated_library(folder: Path, kernels: Path = KERNELS, flags: tuple[str, ..
         objects.append(folder / f"{Path(source).name}.o")
         jobs.append(
             subprocess.Popen(
-                [compiler, "-std=c++17", "-O2", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas",
-                 "-ffp-contract=off", "-DTMDEPLOY_EMULATE", *flags, "-x", "c++", "-c", kernels / source, "-o", objects[-1]],
+                [
+                    compiler,
+                    "-std=c++17",
+                    "-O2",
+                    "-fPIC",
+                    "-Wall",
+                    "-Wextra",
+                    "-Werror",
+                    "-Wno-unknown-pragmas",
+                    "-ffp-contract=off",
+                    "-DTMDEPLOY_EMULATE",
+                    *flags,
+                    "-x",
+                    "c++",
+                    "-c",
+                    kernels / source,
+                    "-o",
+                    objects[-1],
+                ],
                 stderr=subprocess.PIPE,
                 text=True,
             )
-        )  # fmt: skip
+        )
     for job in jobs:
         _, said = job.communicate(timeout=300)
         if job.returncode != 0:

@@ -43,7 +43,15 @@ def tensor(kind: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(
     ("tokens", "channels", "prefix", "removed"),
-    [(2, 3, 0, 1), (3, 1, 1, 0), (17, 64, 1, 8), (197, 64, 1, 13), (198, 64, 2, 98), (256, 64, 0, 128), (300, 6, 1, 40)],
+    [
+        (2, 3, 0, 1),
+        (3, 1, 1, 0),
+        (17, 64, 1, 8),
+        (197, 64, 1, 13),
+        (198, 64, 2, 98),
+        (256, 64, 0, 128),
+        (300, 6, 1, 40),
+    ],
 )
 def test_match(
     kernels: KernelLibrary, tokens: int, channels: int, prefix: int, removed: int, dtype: torch.dtype, kind: str
@@ -151,8 +159,13 @@ def test_select_of_many_tokens(kernels: KernelLibrary, leftover: str) -> None:
 
 @pytest.mark.parametrize(
     ("tokens", "slots", "prefix", "message"),
-    [(8, 9, 1, "slots exceed"), (8, 4, 1, "more than half|more tokens to merge"), (8, 8, 9, "num_prefix"), (4097, 4097, 1, "4096")],
-)  # fmt: skip
+    [
+        (8, 9, 1, "slots exceed"),
+        (8, 4, 1, "more than half|more tokens to merge"),
+        (8, 8, 9, "num_prefix"),
+        (4097, 4097, 1, "4096"),
+    ],
+)
 def test_match_refuses(kernels: KernelLibrary, tokens: int, slots: int, prefix: int, message: str) -> None:
     with pytest.raises(KernelError, match=message):
         kernels.match(torch.zeros(1, tokens, 4), slots, prefix)

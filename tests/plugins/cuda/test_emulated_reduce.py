@@ -1,4 +1,4 @@
-"""TokenReduce's device code, run by the emulator: the reference's bits, and no access outside a corrupt plan's tensors."""
+"""TokenReduce's device code, run by the emulator: the reference's bits, and corrupt plans without stray accesses."""
 
 from __future__ import annotations
 

@@ -100,7 +100,9 @@ def test_match_enqueue(plugin: Built, dtype: torch.dtype) -> None:
     slots = torch.arange(230)
     shapes = [(torch.int32, (2, 300)), (torch.int32, (2, 230)), (torch.float32, (2, 300))]
     attributes: dict[str, int | float | str] = {"num_prefix": 2, "order": "tome_unsorted"}
-    got, measured = run_case(plugin.harness, plugin.library, plugin.folder, "TokenMatch", attributes, [metric, slots], shapes)
+    got, measured = run_case(
+        plugin.harness, plugin.library, plugin.folder, "TokenMatch", attributes, [metric, slots], shapes
+    )
     assert measured["workspace_bytes"] > 0
     for a, b in zip(got, token_match(metric, slots, 2, "tome_unsorted"), strict=True):
         assert torch.equal(a, b)
@@ -155,5 +157,3 @@ def test_loads_in_nvidias_registry(plugin: Built) -> None:
     if not lean:
         pytest.skip("TMDEPLOY_LEAN_RUNTIME does not name a libnvinfer_lean.so (wheel tensorrt-lean-cu13-libs)")
     run([plugin.harness, plugin.library, "registry", lean])
-
-
