@@ -73,6 +73,12 @@ def _check_tokens(tensor: Tensor, limit: int) -> None:
         )
 
 
+def _data_type(tensor: Tensor) -> str:
+    if tensor.dtype is None:
+        raise UnsupportedModel("the TensorRT kernels take float32, float16 and bfloat16 data")
+    return tensor.dtype
+
+
 def _is_fast(metric: Tensor, channels: int, tokens: int) -> bool:
     return _constant(metric.shape[2]) == channels and metric.most[1] <= tokens
 
@@ -100,7 +106,7 @@ def match_launch(math: Any, layout: tuple[int, ...], inputs: tuple[Tensor, ...],
     keys = math.min(proposals * 2, most_tokens // 2)
     shared = keys * key_bytes + proposals * proposal_bytes + ((fast_tile if fast else tile) + once)
     return Launch(
-        f"tmdeploy_match_{metric.dtype}{'_fast' if fast else ''}",
+        f"tmdeploy_match_{_data_type(metric)}{'_fast' if fast else ''}",
         math.max(batch, 1),  # a grid of 0 is an error
         threads,
         shared,
@@ -125,7 +131,7 @@ def select_launch(math: Any, layout: tuple[int, ...], inputs: tuple[Tensor, ...]
     tail: tuple[int, ...] = ()
     if third is not None and len(third.shape) == 3:
         fast = _is_fast(third, fast_channels, fast_tokens)
-        entry = f"tmdeploy_select_nearest_{third.dtype}{'_fast' if fast else ''}"
+        entry = f"tmdeploy_select_nearest_{_data_type(third)}{'_fast' if fast else ''}"
         front = math.max(front, patches * token_bytes + (fast_tile if fast else tile))
         extras = (*extras, third.shape[2], slots.shape[0])
         tail = (attributes["metric_eps_bits"], attributes["deterministic"])
@@ -134,13 +140,12 @@ def select_launch(math: Any, layout: tuple[int, ...], inputs: tuple[Tensor, ...]
         extras = (*extras, slots.shape[0], third.shape[0])
     else:
         extras = (*extras, slots.shape[0])
-    score_type = DTYPES.index(str(score.dtype))
     return Launch(
         entry,
         math.max(batch, 1),
         threads,
         front + patches * token_bytes + (once + 15),  # the front is rounded up to 16 bytes
-        (*extras, score_type, attributes["num_prefix"], attributes["by_index"], *tail),
+        (*extras, DTYPES.index(_data_type(score)), attributes["num_prefix"], attributes["by_index"], *tail),
     )
 
 
@@ -165,7 +170,7 @@ def reduce_launch(math: Any, layout: tuple[int, ...], inputs: tuple[Tensor, ...]
     fewer = (total < 16 * 512) * (most_slots // 4) + (total < 8 * 256) * (most_slots // 8)
     block_slots = few_tokens * (fewer + most_slots // 2) * -1 + most_slots
     return Launch(
-        f"tmdeploy_reduce_{x.dtype}{variant}{'_weighted' if len(inputs) > 3 else ''}",
+        f"tmdeploy_reduce_{_data_type(x)}{variant}{'_weighted' if len(inputs) > 3 else ''}",
         math.max(batch * math.cdiv(slots, block_slots), 1),
         threads,
         tokens * token_bytes + (once + most_slots * slot_bytes),

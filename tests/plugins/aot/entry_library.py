@@ -56,6 +56,12 @@ class EntryLibrary:
     def layout(self, op: str, length: int) -> tuple[int, ...]:
         return tuple((ctypes.c_int * length).in_dll(self._library, f"tmdeploy_{op}_layout"))
 
+    def needed_bytes(self, op: str, *values: int) -> int:
+        """Shared memory an entry uses, by its own C++."""
+        function = getattr(self._library, f"tmdeploy_{op}_bytes")
+        function.restype = ctypes.c_int64
+        return int(function(*values))
+
     def launch(self, entry: str, grid: int, threads: int, shared_bytes: int, arguments: list[Tensor | int]) -> None:
         kinds = "".join("i" if isinstance(argument, int) else "p" for argument in arguments)
         assert kinds == self.signature(entry), entry

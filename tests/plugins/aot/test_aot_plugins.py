@@ -204,28 +204,47 @@ def test_more_tokens_than_the_kernels_take_fail_the_build(bindings: SimpleNamesp
         build_node(bindings, match_node(), [[1, ("n", 5000), 8], [4000]], [torch.float32, torch.int64])
 
 
-def test_shared_memory_fits_every_gpu(bindings: SimpleNamespace) -> None:
-    """For every number of tokens: at least what the kernel lays out (the emulator checks that), at most 48 KiB."""
-    cases: list[tuple[Any, list[list[Dimension]], list[torch.dtype]]] = [
-        (match_node(num_prefix=0), [[1, ("n", 4096), 8], [("m", 4096)]], [torch.float32, torch.int64]),
-        (match_node(num_prefix=0), [[1, ("n", 256), 64], [("m", 256)]], [torch.float32, torch.int64]),
+@pytest.mark.parametrize("prefix", [0, 1, 2])
+def test_shared_memory_is_enough_and_fits_every_gpu(
+    bindings: SimpleNamespace, entries: EntryLibrary, prefix: int
+) -> None:
+    """For every number of tokens: at least what the kernel uses by its own C++, at most 48 KiB."""
+    f32, i32, i64 = torch.float32, torch.int32, torch.int64
+    select = {"num_prefix": prefix, "leftover": "nearest"}
+    cases: list[tuple[Any, list[list[Dimension]], list[torch.dtype], tuple[str, tuple[int, ...]]]] = [
+        (match_node(num_prefix=prefix), [[1, ("n", 4096), 8], [9]], [f32, i64], ("match", (prefix, 0))),
+        (match_node(num_prefix=prefix), [[1, ("n", 256), 64], [9]], [f32, i64], ("match", (prefix, 1))),
         (
-            node("TokenSelect", ["s", "slots", "metric"], SELECT, leftover="nearest", num_prefix=0),
-            [[1, ("n", 4096)], [("m", 4096)], [1, ("n", 4096), 8]],
-            [torch.float32, torch.int64, torch.float16],
+            node("TokenSelect", ["s", "slots"], SELECT, num_prefix=prefix),
+            [[1, ("n", 4096)], [9]],
+            [f32, i64],
+            ("select", (prefix, 0, 0)),
+        ),
+        (
+            node("TokenSelect", ["s", "slots", "metric"], SELECT, **select),
+            [[1, ("n", 4096)], [9], [1, ("n", 4096), 8]],
+            [f32, i64, f32],
+            ("select", (prefix, 1, 0)),
+        ),
+        (
+            node("TokenSelect", ["s", "slots", "metric"], SELECT, **select),
+            [[1, ("n", 256)], [9], [1, ("n", 256), 64]],
+            [f32, i64, f32],
+            ("select", (prefix, 1, 1)),
         ),
         (
             node("TokenReduce", ["x", "map", "index"], ["y", "wsum"]),
-            [[1, ("n", 4096), 8], [1, ("n", 4096)], [1, ("m", 4096)]],
-            [torch.float32, torch.int32, torch.int32],
+            [[1, ("n", 4096), 8], [1, ("n", 4096)], [1, 9]],
+            [f32, i32, i32],
+            ("reduce", (32,)),
         ),
     ]
-    for marked, shapes, dtypes in cases:
+    for marked, shapes, dtypes, (op, values) in cases:
         built = build_node(bindings, marked, shapes, dtypes)
         most = next(extent[1] for extent in shapes[0] if isinstance(extent, tuple))
-        bytes_of = [built.launch.shared_mem.expr.evaluate({"n": n, "m": n}) for n in range(most + 1)]
-        assert bytes_of == sorted(bytes_of)
-        assert bytes_of[-1] <= 48 * 1024
+        for tokens in range(prefix, most + 1):
+            described = built.launch.shared_mem.expr.evaluate({"n": tokens})
+            assert entries.needed_bytes(op, tokens, *values) <= described <= 48 * 1024, (built.kernel, tokens)
 
 
 def test_double_is_not_offered(bindings: SimpleNamespace) -> None:

@@ -105,7 +105,7 @@ def test_what_has_no_plugin_is_refused(node: onnx.NodeProto, message: str) -> No
         mark_nodes(graph(node))
 
 
-@pytest.fixture(scope="session", params=["tome", "evit", "mstm"])
+@pytest.fixture(scope="session", params=["tome", "evit", pytest.param("mstm", marks=pytest.mark.slow)])
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(request.param)
     layers = None if request.param == "tome" else [1, 2]

@@ -6,7 +6,8 @@
 // `slots` and `kept` carry counts as dimensions: their contents are not read.
 //
 // TM_ENTRY(threads, blocks_a_processor) starts an entry, TM_ENTRY_END(name) follows it; TM_LAYOUT tells the Python side the
-// sizes that its launch description needs: it reads them from the PTX.
+// sizes that its launch description needs: it reads them from the PTX. TM_NEEDED, for tests on the host only, gives the
+// shared memory that an entry uses.
 #pragma once
 
 #ifndef TMDEPLOY_DEVICE_ONLY
@@ -20,6 +21,7 @@
 #include "emulated_entry.h"
 #define TM_ENTRY(...) extern "C" void
 #define TM_ENTRY_END(name) static const bool name##_listed = tmdeploy::emulated::list_entry(#name, name);
+#define TM_NEEDED extern "C" __attribute__((visibility("default"))) std::int64_t
 #define TM_LAYOUT(name) \
   extern "C" __attribute__((visibility("default"))) const int name[]; \
   extern "C" const int name[]

@@ -63,3 +63,14 @@ TM_LAYOUT(tmdeploy_match_layout) = {
     static_cast<int>(sizeof(tmdeploy::cuda::Key)),
     static_cast<int>(2 * sizeof(std::uint16_t)),
 };
+
+#ifdef TMDEPLOY_EMULATE
+TM_NEEDED tmdeploy_match_bytes(int tokens, int num_prefix, int fast) {
+  using namespace tmdeploy::cuda;
+  tmdeploy::MatchParams p{};
+  p.tokens = p.slots = tokens;
+  p.num_prefix = num_prefix;
+  const std::size_t tile = fast != 0 ? sizeof(ProposalTile<kFastChunk>) : sizeof(ProposalTile<kChunk>);
+  return static_cast<std::int64_t>(tile + proposal_bytes(shape_of(p).count_a));
+}
+#endif

@@ -81,3 +81,14 @@ TM_LAYOUT(tmdeploy_reduce_layout) = {
     static_cast<int>(3 * sizeof(std::uint16_t)),
     static_cast<int>(sizeof(std::uint16_t)),
 };
+
+#ifdef TMDEPLOY_EMULATE
+TM_NEEDED tmdeploy_reduce_bytes(int tokens, int block_slots) {
+  tmdeploy::cuda::ReduceShape s{};
+  s.tokens = tokens;
+  s.block_slots = block_slots;
+  // `local`, the last part, is two lists of the tokens
+  const tmdeploy::cuda::ReduceMemory m = tmdeploy::cuda::reduce_memory(nullptr, s);
+  return static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(m.local + 2 * tokens));
+}
+#endif

@@ -89,3 +89,13 @@ TM_LAYOUT(tmdeploy_select_layout) = {
     static_cast<int>(sizeof(tmdeploy::cuda::Key)),
     static_cast<int>(sizeof(std::uint16_t)),
 };
+
+#ifdef TMDEPLOY_EMULATE
+TM_NEEDED tmdeploy_select_bytes(int tokens, int num_prefix, int nearest, int fast) {
+  using namespace tmdeploy::cuda;
+  const int patches = tokens - num_prefix;
+  const std::size_t tile = fast != 0 ? sizeof(ProposalTile<kFastChunk>) : sizeof(ProposalTile<kChunk>);
+  return static_cast<std::int64_t>(front_bytes(patches, nearest != 0, tile) + sizeof(int) * kPlanWarps +
+                                   sizeof(std::uint16_t) * static_cast<std::size_t>(patches));
+}
+#endif
