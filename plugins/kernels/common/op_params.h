@@ -4,6 +4,13 @@
 
 #include <cstdint>
 
+// The count rules below also run on the GPU, where no host launcher checks them (cuda/aot/).
+#ifdef __CUDACC__
+#define TM_HOST_DEVICE __host__ __device__
+#else
+#define TM_HOST_DEVICE
+#endif
+
 namespace tmdeploy {
 
 // Element type of the tensors whose type follows the model: metric, score and x. Everything else is float32 or int32.
@@ -56,7 +63,7 @@ struct ReduceParams {
 };
 
 // Null where the counts obey docs/ops.md, else what is wrong (a string literal).
-inline const char* problem(const MatchParams& p) {
+TM_HOST_DEVICE inline const char* problem(const MatchParams& p) {
   if (p.num_prefix < 0 || p.num_prefix > p.tokens) return "num_prefix is outside [0, tokens]";
   const std::int64_t removed = p.tokens - p.slots;
   if (removed < 0) return "slots exceed the tokens";
@@ -64,7 +71,7 @@ inline const char* problem(const MatchParams& p) {
   return nullptr;
 }
 
-inline const char* problem(const SelectParams& p) {
+TM_HOST_DEVICE inline const char* problem(const SelectParams& p) {
   if (p.num_prefix < 0 || p.num_prefix > p.tokens) return "num_prefix is outside [0, tokens]";
   if (p.kept > p.tokens) return "more tokens to keep than there are";
   const std::int64_t least = p.tokens > p.num_prefix ? p.num_prefix + 1 : p.num_prefix;

@@ -29,7 +29,7 @@ struct Proposals {
   int* warp_totals;
 };
 
-std::size_t proposal_bytes(int count) {
+__host__ __device__ inline std::size_t proposal_bytes(int count) {
   return sizeof(Key) * static_cast<std::size_t>(key_capacity(count)) + sizeof(int) * kPlanWarps +
          2 * sizeof(std::uint16_t) * static_cast<std::size_t>(count);
 }
@@ -86,11 +86,10 @@ TM_DEVICE void write_plan(const MatchShape& s, const Proposals& p, std::int32_t*
       });
 }
 
-// Grid: one block an image.
+// The plan of image blockIdx.x, by its block.
 template <class T, int kChannels, int kChunkSize>
-__global__ void __launch_bounds__(kPlanThreads, 1)
-    match_image(const T* metric, const MatchShape s, std::int32_t* map, std::int32_t* index, float* sim) {
-  TM_SHARED_MEMORY(memory);
+TM_DEVICE void plan_image(unsigned char* memory, const T* metric, const MatchShape& s, std::int32_t* map,
+                          std::int32_t* index, float* sim) {
   const std::int64_t image = blockIdx.x;
   metric += image * s.tokens * s.channels;
   map += image * s.tokens;
@@ -111,6 +110,14 @@ __global__ void __launch_bounds__(kPlanThreads, 1)
                                       });
   }
   write_plan(s, p, map, index, sim);
+}
+
+// Grid: one block an image.
+template <class T, int kChannels, int kChunkSize>
+__global__ void __launch_bounds__(kPlanThreads, 1)
+    match_image(const T* metric, const MatchShape s, std::int32_t* map, std::int32_t* index, float* sim) {
+  TM_SHARED_MEMORY(memory);
+  plan_image<T, kChannels, kChunkSize>(memory, metric, s, map, index, sim);
 }
 
 // Grid: groups of 128 rows of every image. proposed_*: [batch, count_a].
@@ -144,7 +151,7 @@ __global__ void __launch_bounds__(kThreads)
   write_plan(s, p, map + image * s.tokens, index + image * s.slots, sim + image * s.tokens);
 }
 
-MatchShape shape_of(const MatchParams& p) {
+__host__ __device__ inline MatchShape shape_of(const MatchParams& p) {
   MatchShape s{};
   s.tokens = static_cast<int>(p.tokens);
   s.channels = static_cast<int>(p.channels);
@@ -160,6 +167,11 @@ MatchShape shape_of(const MatchParams& p) {
   s.unsorted = p.order == MatchOrder::kTomeUnsorted;
   return s;
 }
+
+}  // namespace
+
+#ifndef TMDEPLOY_DEVICE_ONLY  // aot/ includes this file for what is above
+namespace {
 
 std::int64_t row_groups(const MatchShape& s) { return (s.count_a + kTileRows - 1) / kTileRows; }
 
@@ -230,5 +242,7 @@ const char* token_match(const MatchParams& p, Dtype dtype, const void* metric, s
   }
   return status == cudaSuccess ? nullptr : cudaGetErrorString(status);
 }
+
+#endif  // TMDEPLOY_DEVICE_ONLY
 
 }  // namespace tmdeploy::cuda

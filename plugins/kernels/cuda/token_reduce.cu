@@ -16,6 +16,9 @@ constexpr int kWarps = kThreads / kWarpSize;
 constexpr int kMaxSlots = 32;  // of one block: a warp scans their counts
 constexpr int kLongList = 4;   // members loaded ahead of their sum
 
+// Of reduce_slots; with 4 the two exceptions spill.
+constexpr int blocks_a_processor(int features) { return features == 1024 || features == 0 ? 3 : 4; }
+
 struct ReduceShape {
   int tokens, slots, features;
   int block_slots;  // slots of one block
@@ -219,13 +222,11 @@ TM_DEVICE ReduceMemory reduce_memory(unsigned char* memory, const ReduceShape& s
   return {groups, member, member + s.tokens + s.block_slots};
 }
 
-// Grid: `blocks` blocks an image, block_slots slots each. kFeatures: 0 = any; kWidth divides the features.
+// block_slots slots of an image, by one of its `blocks` blocks. kFeatures: 0 = any; kWidth divides the features.
 template <class T, int kFeatures, int kWidth>
-__global__ void __launch_bounds__(kThreads, kFeatures == 1024 || kFeatures == 0 ? 3 : 4)  // with 4 these two spill
-    reduce_slots(const T* x, const std::int32_t* map, const std::int32_t* index, const float* weight,
-                 const ReduceShape s, T* y, float* wsum) {
+TM_DEVICE void reduce_block(unsigned char* memory, const T* x, const std::int32_t* map, const std::int32_t* index,
+                            const float* weight, const ReduceShape& s, T* y, float* wsum) {
   static_assert(kFeatures % kWidth == 0, "a fixed width has no rest");
-  TM_SHARED_MEMORY(memory);
   const ReduceMemory m = reduce_memory(memory, s);
   Groups& groups = *m.groups;
   const int features = kFeatures > 0 ? kFeatures : s.features;
@@ -257,6 +258,15 @@ __global__ void __launch_bounds__(kThreads, kFeatures == 1024 || kFeatures == 0 
   }
 }
 
+// Grid: `blocks` blocks an image.
+template <class T, int kFeatures, int kWidth>
+__global__ void __launch_bounds__(kThreads, blocks_a_processor(kFeatures))
+    reduce_slots(const T* x, const std::int32_t* map, const std::int32_t* index, const float* weight,
+                 const ReduceShape s, T* y, float* wsum) {
+  TM_SHARED_MEMORY(memory);
+  reduce_block<T, kFeatures, kWidth>(memory, x, map, index, weight, s, y, wsum);
+}
+
 // Norm of a token, by one warp.
 template <class T>
 TM_DEVICE float warp_norm(const T* x, int features) {
@@ -282,10 +292,8 @@ TM_DEVICE float mean_of(const std::uint16_t* list, int count, const T* x, int fe
 
 // The two mlerps need norms over a whole row before anything can be written: a warp takes a slot.
 template <class T>
-__global__ void __launch_bounds__(kThreads)
-    reduce_mlerp(const T* x, const std::int32_t* map, const std::int32_t* index, const float* weight,
-                 const ReduceShape s, T* y, float* wsum) {
-  TM_SHARED_MEMORY(memory);
+TM_DEVICE void mlerp_block(unsigned char* memory, const T* x, const std::int32_t* map, const std::int32_t* index,
+                           const float* weight, const ReduceShape& s, T* y, float* wsum) {
   const ReduceMemory m = reduce_memory(memory, s);
   Groups& groups = *m.groups;
   const std::int64_t image = blockIdx.x / static_cast<unsigned>(s.blocks);
@@ -333,6 +341,19 @@ __global__ void __launch_bounds__(kThreads)
     }
   }
 }
+
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    reduce_mlerp(const T* x, const std::int32_t* map, const std::int32_t* index, const float* weight,
+                 const ReduceShape s, T* y, float* wsum) {
+  TM_SHARED_MEMORY(memory);
+  mlerp_block<T>(memory, x, map, index, weight, s, y, wsum);
+}
+
+}  // namespace
+
+#ifndef TMDEPLOY_DEVICE_ONLY  // aot/ includes this file for what is above
+namespace {
 
 std::size_t reduce_bytes(const ReduceShape& s) {
   return sizeof(Groups) + sizeof(std::uint16_t) * static_cast<std::size_t>(3 * s.tokens + s.block_slots);
@@ -421,5 +442,7 @@ const char* token_reduce(const ReduceParams& p, Dtype dtype, const void* x, cons
   }
   return status == cudaSuccess ? nullptr : cudaGetErrorString(status);
 }
+
+#endif  // TMDEPLOY_DEVICE_ONLY
 
 }  // namespace tmdeploy::cuda

@@ -20,11 +20,11 @@ struct SelectShape {
   Dtype score_type;  // read in one place: not worth a kernel each
 };
 
-std::size_t padded(std::size_t bytes) { return (bytes + 15) / 16 * 16; }
+__host__ __device__ inline std::size_t padded(std::size_t bytes) { return (bytes + 15) / 16 * 16; }
 
 // [keys | tile, list] [warp totals] [ranks]; the list is written when the keys have been used. The tile is a multiple of 16.
 
-std::size_t front_bytes(int count, bool nearest, std::size_t tile_bytes) {
+__host__ __device__ inline std::size_t front_bytes(int count, bool nearest, std::size_t tile_bytes) {
   const std::size_t keys = sizeof(Key) * static_cast<std::size_t>(key_capacity(count));
   const std::size_t tile = nearest ? tile_bytes + sizeof(std::uint16_t) * static_cast<std::size_t>(count) : 0;
   return padded(keys > tile ? keys : tile);
@@ -36,12 +36,11 @@ TM_DEVICE float score_at(const void* score, Dtype type, std::int64_t i) {
   return to_float(static_cast<const BFloat16*>(score)[i]);
 }
 
-// T: the metric's type. Grid: one block an image. front: bytes of the part that keys, tile and list share.
+// The plan of image blockIdx.x, by its block. T: the metric's type. front: bytes of the part that keys, tile and list
+// share.
 template <class T, int kChannels, int kChunkSize>
-__global__ void __launch_bounds__(kPlanThreads)
-    select_image(const void* score, const T* metric, const SelectShape s, int front, std::int32_t* map,
-                 std::int32_t* index, float* sim, std::int32_t* count) {
-  TM_SHARED_MEMORY(memory);
+TM_DEVICE void plan_image(unsigned char* memory, const void* score, const T* metric, const SelectShape& s, int front,
+                          std::int32_t* map, std::int32_t* index, float* sim, std::int32_t* count) {
   Key* key = reinterpret_cast<Key*>(memory);
   std::uint16_t* list = reinterpret_cast<std::uint16_t*>(memory + sizeof(ProposalTile<kChunkSize>));
   int* warp_totals = reinterpret_cast<int*>(memory + front);
@@ -100,6 +99,35 @@ __global__ void __launch_bounds__(kPlanThreads)
   }
 }
 
+// Grid: one block an image.
+template <class T, int kChannels, int kChunkSize>
+__global__ void __launch_bounds__(kPlanThreads)
+    select_image(const void* score, const T* metric, const SelectShape s, int front, std::int32_t* map,
+                 std::int32_t* index, float* sim, std::int32_t* count) {
+  TM_SHARED_MEMORY(memory);
+  plan_image<T, kChannels, kChunkSize>(memory, score, metric, s, front, map, index, sim, count);
+}
+
+__host__ __device__ inline SelectShape shape_of(const SelectParams& p, Dtype score_type) {
+  SelectShape s{};
+  s.tokens = static_cast<int>(p.tokens);
+  s.channels = static_cast<int>(p.channels);
+  s.slots = static_cast<int>(p.slots);
+  s.num_prefix = static_cast<int>(p.num_prefix);
+  s.kept = static_cast<int>(p.kept);
+  s.eps = p.metric_eps;
+  s.deterministic = p.deterministic;
+  s.by_index = p.order == SelectOrder::kIndex;
+  s.leftover = p.leftover;
+  s.score_type = score_type;
+  return s;
+}
+
+}  // namespace
+
+#ifndef TMDEPLOY_DEVICE_ONLY  // aot/ includes this file for what is above
+namespace {
+
 template <class T, int kChannels, int kChunkSize>
 cudaError_t run(const SelectParams& p, const SelectShape& s, const void* score, const T* metric, std::int32_t* map,
                 std::int32_t* index, float* sim, std::int32_t* count, cudaStream_t stream) {
@@ -113,17 +141,7 @@ cudaError_t run(const SelectParams& p, const SelectShape& s, const void* score, 
 template <class T>
 cudaError_t run(const SelectParams& p, Dtype score_type, const void* score, const void* metric, std::int32_t* map,
                 std::int32_t* index, float* sim, std::int32_t* count, cudaStream_t stream) {
-  SelectShape s{};
-  s.tokens = static_cast<int>(p.tokens);
-  s.channels = static_cast<int>(p.channels);
-  s.slots = static_cast<int>(p.slots);
-  s.num_prefix = static_cast<int>(p.num_prefix);
-  s.kept = static_cast<int>(p.kept);
-  s.eps = p.metric_eps;
-  s.deterministic = p.deterministic;
-  s.by_index = p.order == SelectOrder::kIndex;
-  s.leftover = p.leftover;
-  s.score_type = score_type;
+  SelectShape s = shape_of(p, score_type);
   s.aligned = p.channels % 4 == 0 && reinterpret_cast<std::uintptr_t>(metric) % (4 * sizeof(T)) == 0;
   const T* metrics = static_cast<const T*>(metric);
   if (p.channels == kFastChannels && p.tokens <= kFastTokens && s.aligned)
@@ -163,5 +181,7 @@ const char* token_select(const SelectParams& p, Dtype score_type, const void* sc
   }
   return status == cudaSuccess ? nullptr : cudaGetErrorString(status);
 }
+
+#endif  // TMDEPLOY_DEVICE_ONLY
 
 }  // namespace tmdeploy::cuda
