@@ -39,12 +39,11 @@ _EPILOG = "Every command takes --debug (show tracebacks) and --quiet. Exit codes
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the `tmdeploy` script."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    for flag, name in (("--debug", "debug"), ("--quiet", "quiet"), ("-q", "quiet")):
-        # taken out here so that they work before and after the command's name alike
-        setattr(settings, name, getattr(settings, name) or flag in arguments)
-        arguments = [argument for argument in arguments if argument != flag]
+    # taken out here so that they work before and after the command's name alike
+    settings.debug, settings.quiet = "--debug" in arguments, bool({"-q", "--quiet"} & set(arguments))
+    arguments = [argument for argument in arguments if argument not in {"--debug", "-q", "--quiet"}]
     with _terminated_like_an_exit():
-        build_app()(arguments)
+        build_app()(arguments, prog_name="tmdeploy")
 
 
 def build_app() -> typer.Typer:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import JsonOption, Output, ThreadsOption, TrustOption, progress
-from .numbers import batch_sizes, schedule_for, seconds, steps_of
+from .console import ArchOption, JsonOption, NumHeadsOption, Output, ThreadsOption, TrustOption, progress
+from .numbers import batch_sizes, percentiles, schedule_for, seconds, steps_of
 
 if TYPE_CHECKING:
     from tmdeploy.backends import Runner
@@ -25,12 +25,15 @@ def bench(
     warm_up: Annotated[str, typer.Option(help="At least this long, then until times agree: 200ms, 1s.")] = "200ms",
     duration: Annotated[str, typer.Option(help="Measured time of each arm, at least.")] = "3s",
     iterations: Annotated[int, typer.Option(min=1, help="Measured calls of each arm, at least.")] = 20,
-    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 5,
+    rounds: Annotated[int, typer.Option(min=3, help="Interleaved rounds.")] = 5,
+    percentile: Annotated[str, typer.Option(help="Percentiles to report.")] = "50,90,99",
     twin: Annotated[bool, typer.Option("--twin/--no-twin", help="Also time each model without its reduction.")] = True,
     free_merge: Annotated[
         bool, typer.Option("--free-merge", help="Also time each exported file with a slice instead of each reduction.")
     ] = False,
     memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Measure load time and peak memory.")] = True,
+    arch: ArchOption = None,
+    num_heads: NumHeadsOption = None,
     threads: ThreadsOption = None,
     trust_checkpoint: TrustOption = False,
     json: JsonOption = None,
@@ -39,6 +42,7 @@ def bench(
 
     [dim]tmdeploy bench deit_s.onnx deit_small.pth --batch 1,8[/dim]
     """
+    from tmdeploy.backends.options import CheckpointOptions
     from tmdeploy.bench.run import bench as run
     from tmdeploy.bench.timing import Protocol
     from tmdeploy.report.bench import print_bench
@@ -48,6 +52,7 @@ def bench(
         duration_s=seconds(duration, "--duration"),
         iterations=iterations,
         rounds=rounds,
+        percentiles=percentiles(percentile),
     )
 
     def wanted(runner: Runner) -> tuple[tuple[int, ...] | None, ...]:
@@ -66,7 +71,7 @@ def bench(
             twin=twin,
             free_merge=free_merge,
             memory=memory,
-            trust_checkpoint=trust_checkpoint,
+            checkpoint=CheckpointOptions(arch=arch, num_heads=num_heads, trust_checkpoint=trust_checkpoint),
             progress=tell,
         )
     out = Output(json)

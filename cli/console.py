@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +22,12 @@ JsonOption = Annotated[
 ]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, metavar="N", help="Threads of the backend; default: its own choice.")
+]
+ArchOption = Annotated[
+    str | None, typer.Option("--arch", metavar="NAME", help="Architecture by name; default: seen in the weights.")
+]
+NumHeadsOption = Annotated[
+    int | None, typer.Option("--num-heads", min=1, metavar="N", help="Attention heads, if not width / 64.")
 ]
 TrustOption = Annotated[
     bool,
@@ -82,6 +88,14 @@ def warn(message: str) -> None:
     """A line on stderr that `--quiet` silences."""
     if not settings.quiet:
         complain(f"warning: {message}")
+
+
+def warn_skipped(skipped: Sequence[tuple[object, str]], *, read: int) -> None:
+    """Name and count the images that could not be read."""
+    for path, reason in skipped:
+        warn(f"skipped {path}: {reason}")
+    if skipped:
+        warn(f"{len(skipped)} of {len(skipped) + read} images skipped")
 
 
 @contextlib.contextmanager

@@ -9,16 +9,15 @@ from .console import JsonOption, Output, progress
 
 def doctor(json: JsonOption = None) -> None:
     """Show what is installed, which backends work (each is really tried), and what to install for the others."""
-    from rich.table import Table
-
     from tmdeploy.environment import examine
     from tmdeploy.errors import EnvironmentMissing
+    from tmdeploy.report.table import facts_table, plain_table
 
     with progress() as tell:
         tell("trying the backends")
         found = examine()
     out = Output(json)
-    machine = Table(title="This machine", title_justify="left", show_header=False)
+    machine = facts_table("This machine")
     machine.add_row("Python", found.python)
     machine.add_row("platform", found.platform)
     machine.add_row("CPU", f"{found.cpu}, {found.cores} usable cores, {found.memory_gib} GiB")
@@ -26,7 +25,7 @@ def doctor(json: JsonOption = None) -> None:
     machine.add_row(
         "packages", ", ".join(f"{name} {version}" for name, version in found.packages.items() if version is not None)
     )
-    backends = Table(title="Backends", title_justify="left")
+    backends = plain_table("Backends")
     for column in ("backend", "works", "detail", "what to do"):
         backends.add_column(column)
     for state in found.backends:

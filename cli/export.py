@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .console import JsonOption, Output, TrustOption, progress, warn
+from .console import ArchOption, JsonOption, NumHeadsOption, Output, TrustOption, progress, warn
 
 Text = str | None
 
@@ -26,8 +26,8 @@ def export(
     option: Annotated[
         list[str] | None, typer.Option("--method-option", "-O", metavar="KEY=VALUE", help="Option of the method.")
     ] = None,
-    arch: Annotated[Text, typer.Option(help="Architecture by name; default: seen in the weights.")] = None,
-    num_heads: Annotated[int | None, typer.Option(min=1, help="Attention heads, if not width / 64.")] = None,
+    arch: ArchOption = None,
+    num_heads: NumHeadsOption = None,
     image_size: Annotated[int | None, typer.Option(min=1, help="Side of the input in pixels.")] = None,
     opset: Annotated[int, typer.Option(help="Version of the standard operators, 18 to 23.")] = 20,
     precision: Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .console import JsonOption, Output, ThreadsOption, TrustOption, progress, warn
+from .console import JsonOption, Output, ThreadsOption, TrustOption, progress, warn_skipped
 from .numbers import schedule_for
 
 
@@ -55,10 +55,7 @@ def infer(
         )
     out = Output(json)
     out.console.print(predictions_table(predictions))
-    for path, reason in predictions.skipped:
-        warn(f"skipped {path}: {reason}")
-    if predictions.skipped:
-        warn(f"{len(predictions.skipped)} of {len(predictions.skipped) + len(predictions.images)} images skipped")
+    warn_skipped(predictions.skipped, read=len(predictions.images))
     if csv is not None:
         write_text(csv, predictions_csv(predictions))
     out.emit(predictions_document(predictions, {"path": str(model), **runner.describe()}))

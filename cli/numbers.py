@@ -26,6 +26,18 @@ def batch_sizes(text: str) -> tuple[int, ...]:
     return sizes
 
 
+def percentiles(text: str) -> tuple[float, ...]:
+    """`50,90,99` to numbers; bench checks their range.
+
+    Raises:
+        UsageError: Not numbers.
+    """
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--percentile {text}: not numbers", remedy="Give them as 50,90,99") from None
+
+
 def steps_of(runner: Runner) -> tuple[int, ...]:
     """The default amounts of a model's reduction steps; empty if it reduces nothing."""
     if runner.metadata is not None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .console import JsonOption, Output, ThreadsOption, TrustOption, progress
+from .console import ArchOption, JsonOption, NumHeadsOption, Output, ThreadsOption, TrustOption, progress, warn_skipped
 from .numbers import batch_sizes, schedules
 
 
@@ -32,8 +32,8 @@ def validate(
     max_ties: Annotated[float, typer.Option(help="Largest share of near-ties.")] = 0.05,
     min_top1_agreement: Annotated[float, typer.Option(help="Where plans agree.")] = 0.995,
     min_p: Annotated[float, typer.Option(help="McNemar p-value below which an accuracy drop fails.")] = 0.05,
-    arch: Annotated[str | None, typer.Option(help="Architecture of a checkpoint, by name.")] = None,
-    num_heads: Annotated[int | None, typer.Option(min=1, help="Attention heads of a checkpoint.")] = None,
+    arch: ArchOption = None,
+    num_heads: NumHeadsOption = None,
     threads: ThreadsOption = None,
     trust_checkpoint: TrustOption = False,
     json: JsonOption = None,
@@ -72,6 +72,7 @@ def validate(
         )
     out = Output(json)
     print_validation(report, out.console)
+    warn_skipped(report.skipped_images, read=report.images)
     out.emit(report)
     if not report.passed:
         failed = [f"{check.level}: {check.name}" for check in report.checks if not check.passed]

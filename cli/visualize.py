@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import Output, TrustOption, progress, warn
+from .console import Output, TrustOption, progress, warn_skipped
 from .numbers import schedule_for
 
 if TYPE_CHECKING:
@@ -59,8 +59,7 @@ def visualize(
             with atomic_path(target) as temporary:
                 sheet.save(temporary)
             written.append(target)
-    for path, reason in reader.skipped:
-        warn(f"skipped {path}: {reason}")
+    warn_skipped(reader.skipped, read=len(written))
     if not written:
         raise nothing_readable(reader.skipped)
     console = Output(None).console

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,6 +88,8 @@ class ImageReader:
 def find_images(sources: Sequence[str | Path]) -> list[Path]:
     """Expand files, folders (searched to the bottom) and globs to image paths, sorted within each source.
 
+    In a folder only files with an image's suffix count; a file that is named is taken as it is.
+
     Raises:
         DataError: A source does not exist or has no images.
     """
@@ -96,7 +97,7 @@ def find_images(sources: Sequence[str | Path]) -> list[Path]:
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            inside = sorted(entry for entry in path.rglob("*") if entry.suffix.lower() in SUFFIXES and entry.is_file())
+            inside = _images_in(path)
             if not inside:
                 raise DataError(
                     "no images in this folder", path=path, remedy=f"Looked for {', '.join(sorted(SUFFIXES))}"
@@ -105,26 +106,16 @@ def find_images(sources: Sequence[str | Path]) -> list[Path]:
         elif path.exists():
             found.append(path)
         else:
-            matches = sorted(Path(match) for match in glob.glob(str(source), recursive=True) if Path(match).is_file())
-            if not matches:
+            matches = sorted(Path(match) for match in glob.glob(str(source), recursive=True))
+            inside = [image for match in matches for image in (_images_in(match) if match.is_dir() else [match])]
+            if not inside:
                 raise DataError("no such file, folder or match", path=path, remedy="Check the path")
-            found.extend(matches)
+            found.extend(dict.fromkeys(inside))  # `**` matches a folder and what is in it
     return found
 
 
-def label_of(path: Path, class_names: Sequence[str] = ()) -> int | None:
-    """The class index a path speaks of, or None.
-
-    A file name that begins with an index (`207_n02099601_golden_retriever.jpg`, `7_0.png`), or a folder named by an
-    index or by a class name.
-    """
-    folder = path.parent.name
-    if folder in class_names:
-        return list(class_names).index(folder)
-    match = re.match(r"(\d+)[_-]", path.name)
-    if match:
-        return int(match.group(1))
-    return int(folder) if folder.isdigit() else None
+def _images_in(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.rglob("*") if entry.suffix.lower() in SUFFIXES and entry.is_file())
 
 
 def random_images(count: int, spec: Preprocessing, *, in_graph: bool, seed: int = 0) -> NDArray[np.generic]:

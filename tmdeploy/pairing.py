@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from tmdeploy.backends.base import Runner, backend_for, open_runner
+from tmdeploy.backends.options import CheckpointOptions
 from tmdeploy.errors import UsageError
-from tmdeploy.images import ImageReader, find_images, label_of, random_images
+from tmdeploy.images import ImageReader, find_images, random_images
+from tmdeploy.labels import labels_of
+from tmdeploy.metadata import Preprocessing
 from tmdeploy.validate.comparability import recipe_of
-from tmdeploy.validate.samples import ImageFiles, Samples, Source
+from tmdeploy.validate.samples import ImageFiles, Samples, Source, counted
 
 
 def open_pair(
@@ -43,24 +47,39 @@ def open_pair(
     exported = [path for path in (reference, candidate) if backend_for(path).name != "pytorch"]
     for path in exported:
         opened[path] = open_runner(path, threads=threads)
-    exporter = next((runner for runner in opened.values() if runner.metadata is not None), None)
-    metadata = exporter.metadata if exporter is not None else None
+    options = options_like(
+        list(opened.values()), CheckpointOptions(arch=arch, num_heads=num_heads, trust_checkpoint=trust_checkpoint)
+    )
     for path in (reference, candidate):
         if path in opened:
             continue
-        options: dict[str, object] = {"trust_checkpoint": trust_checkpoint, "arch": arch, "num_heads": num_heads}
-        if exporter is not None and metadata is not None:
-            height, width = metadata.preprocessing.image_size
-            options["recipe"] = recipe_of(exporter)
-            options["num_heads"] = num_heads or metadata.architecture.get("heads")
-            options["image_size"] = height if height == width else None
-            options["pixels_in"] = metadata.preprocessing_in_graph
-        opened[path] = open_runner(path, threads=threads, **options)
+        opened[path] = open_runner(path, threads=threads, **options.keywords())
     first, second = opened[reference], opened[candidate]
     if first.preprocessing.image_size != second.preprocessing.image_size:
         sizes = [" x ".join(map(str, runner.preprocessing.image_size)) for runner in (first, second)]
         raise UsageError(f"{first.name} takes images of {sizes[0]} pixels, {second.name} of {sizes[1]}")
     return first, second
+
+
+def options_like(exported: Sequence[Runner], given: CheckpointOptions) -> CheckpointOptions:
+    """How to open a checkpoint beside exported files: as the first of them that carries metadata was exported.
+
+    Args:
+        exported: Opened files.
+        given: What the user said, which wins.
+    """
+    exporter = next((runner for runner in exported if runner.metadata is not None), None)
+    if exporter is None or exporter.metadata is None:
+        return given
+    height, width = exporter.metadata.preprocessing.image_size
+    heads = exporter.metadata.architecture.get("heads")
+    return replace(
+        given,
+        recipe=given.recipe or recipe_of(exporter),
+        num_heads=given.num_heads or (heads if isinstance(heads, int) else None),
+        image_size=given.image_size or (height if height == width else None),
+        pixels_in=exporter.metadata.preprocessing_in_graph,
+    )
 
 
 def sample_source(
@@ -80,10 +99,10 @@ def sample_source(
     """
     spec, in_graph = candidate.preprocessing, candidate.pixels_in or reference.pixels_in
     if not data:
-        images = random_images(random, spec, in_graph=in_graph)
-        return Samples(images, tuple(f"random {n}" for n in range(random)), f"{random} seeded random images")
+        return _random_samples(random, spec, in_graph=in_graph)
     reader = ImageReader(find_images(data)[:limit], spec, in_graph=in_graph)
-    return ImageFiles(reader, ", ".join(map(str, data)), candidate.class_names or reference.class_names)
+    labels = _labels(reader.paths, candidate if candidate.class_names else reference)
+    return ImageFiles(reader, ", ".join(map(str, data)), dict(zip(reader.paths, labels, strict=True)))
 
 
 def load_samples(runner: Runner, data: Sequence[str | Path], *, random: int, limit: int | None = None) -> Samples:
@@ -100,16 +119,31 @@ def load_samples(runner: Runner, data: Sequence[str | Path], *, random: int, lim
     """
     spec, in_graph = runner.preprocessing, runner.pixels_in
     if not data:
-        images = random_images(random, spec, in_graph=in_graph)
-        names = tuple(f"random {number}" for number in range(random))
-        return Samples(images, names, f"{random} seeded random images")
+        return _random_samples(random, spec, in_graph=in_graph)
     reader = ImageReader(find_images(data)[:limit], spec, in_graph=in_graph)
     batch = reader.all()
-    labels = [label_of(path, runner.class_names) for path in batch.paths]
+    labels = dict(zip(reader.paths, _labels(reader.paths, runner), strict=True))
     return Samples(
         batch.images,
         tuple(path.name for path in batch.paths),
-        f"{len(batch.paths)} images from {', '.join(map(str, data))}",
-        labels=np.array([-1 if label is None else label for label in labels], dtype=np.int64),
+        f"{counted(len(batch.paths), 'image')} from {', '.join(map(str, data))}",
+        labels=np.array([labels[path] for path in batch.paths], dtype=np.int64),
         skipped=tuple((str(path), reason) for path, reason in reader.skipped),
     )
+
+
+def _random_samples(count: int, spec: Preprocessing, *, in_graph: bool) -> Samples:
+    names = tuple(f"random {number}" for number in range(count))
+    return Samples(random_images(count, spec, in_graph=in_graph), names, counted(count, "seeded random image"))
+
+
+def _labels(paths: Sequence[Path], runner: Runner) -> list[int]:
+    """Class of every image, -1 where nothing tells."""
+    metadata = runner.metadata
+    classes = metadata.architecture.get("num_classes") if metadata is not None else None
+    if metadata is None:
+        classes = getattr(getattr(runner, "config", None), "num_classes", None)  # a checkpoint
+    known = labels_of(
+        paths, class_names=runner.class_names, num_classes=classes if isinstance(classes, int) and classes else None
+    )
+    return [-1 if label is None else label for label in known]

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 def resize_and_crop(image: Image, spec: Preprocessing) -> Image:
     """Resize the shorter side to floor(size / crop_pct), then crop the centre (timm and torchvision's rules).
 
-    Like timm, this ignores EXIF orientation: the published accuracies were measured that way. A picture that is
-    already of the model's size and whose crop_pct would enlarge it first is treated the same as any other.
+    Like timm, this ignores EXIF orientation: the published accuracies were measured that way.
 
     Args:
         image: Any mode; becomes RGB (an alpha channel is dropped, 16-bit greys are scaled down).
@@ -31,13 +30,7 @@ def resize_and_crop(image: Image, spec: Preprocessing) -> Image:
 
     rgb = _to_rgb(image)
     height, width = spec.image_size
-    # the shorter side of the target decides for a non-square model, as in timm's "center" crop mode
-    target_height, target_width = math.floor(height / spec.crop_pct), math.floor(width / spec.crop_pct)
-    scale = max(target_height / rgb.height, target_width / rgb.width)
-    if rgb.height <= rgb.width:
-        size = (max(target_width, int(rgb.width * scale)), max(target_height, round(rgb.height * scale)))
-    else:
-        size = (max(target_width, round(rgb.width * scale)), max(target_height, int(rgb.height * scale)))
+    size = resized_size(rgb.size, spec)
     filters = {
         "nearest": Pillow.Resampling.NEAREST,
         "bilinear": Pillow.Resampling.BILINEAR,
@@ -48,6 +41,28 @@ def resize_and_crop(image: Image, spec: Preprocessing) -> Image:
     # torchvision's center_crop rounds half to even
     top, left = round((resized.height - height) / 2.0), round((resized.width - width) / 2.0)
     return resized.crop((left, top, left + width, top + height))
+
+
+def resized_size(size: tuple[int, int], spec: Preprocessing) -> tuple[int, int]:
+    """Size before the crop.
+
+    The rounding is part of it: one pixel more shifts the centre, and the model sees another picture. For a square
+    model the longer side is truncated (torchvision's Resize), for any other both are rounded (timm's ResizeKeepRatio).
+
+    Args:
+        size: Of the picture: width, height.
+        spec: The model's size, and crop.
+
+    Returns:
+        Width, height.
+    """
+    width, height = size
+    target_height, target_width = (math.floor(side / spec.crop_pct) for side in spec.image_size)
+    if target_height == target_width:
+        longer = int(target_width * max(size) / min(size))
+        return (target_width, longer) if width <= height else (longer, target_height)
+    ratio = min(height / target_height, width / target_width)
+    return round(width / ratio), round(height / ratio)
 
 
 def pixels(image: Image, spec: Preprocessing) -> NDArray[np.uint8]:

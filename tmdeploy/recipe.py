@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from tmdeploy.errors import UsageError
 from tmdeploy.methods import MethodSpec, build_method
@@ -27,6 +27,12 @@ class Recipe(BaseModel):
     options: dict[str, str | int | float | bool] = {}
     layers: tuple[int, ...] = ()
     amounts: tuple[int, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_amount_a_layer(self) -> Recipe:
+        if len(self.amounts) != len(self.layers):
+            raise ValueError(f"{len(self.amounts)} amounts for {len(self.layers)} layers")
+        return self
 
     @property
     def spec(self) -> MethodSpec:

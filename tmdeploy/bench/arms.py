@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tmdeploy.backends import Runner, backend_for, open_runner
+from tmdeploy.backends.options import CheckpointOptions
 from tmdeploy.errors import ArtifactError
 from tmdeploy.macs import model_macs
 from tmdeploy.metadata import ArtifactMetadata
 from tmdeploy.models.arch import VitConfig
+from tmdeploy.pairing import options_like
 from tmdeploy.recipe import Recipe
 
 Schedule = tuple[int, ...] | None
@@ -28,6 +30,7 @@ class Contender:
         schedule: Amounts to run with; None is the default.
         macs: Of an image; None for a foreign file.
         baseline: Name of the arm it is compared with first; None for a baseline.
+        checkpoint: How it was opened; None for an exported file.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Contender:
     schedule: Schedule
     macs: int | None
     baseline: str | None
+    checkpoint: CheckpointOptions | None = None
 
     @property
     def precision(self) -> str:
@@ -48,10 +52,10 @@ def gather(
     paths: Sequence[Path],
     *,
     threads: int | None,
-    schedules: Sequence[Schedule],
+    schedules: Callable[[Runner], Sequence[Schedule]],
     twin: bool,
     free_merge: bool,
-    trust_checkpoint: bool = False,
+    checkpoint: CheckpointOptions,
     warnings: list[str],
 ) -> list[Contender]:
     """Open every model and build its twins.
@@ -59,56 +63,64 @@ def gather(
     Args:
         paths: Models.
         threads: Of every backend.
-        schedules: One arm a schedule for a model that takes one; None is its own.
+        schedules: One arm each, for a model; None is its own schedule.
         twin: Also time each model's unmerged twin.
         free_merge: Also time each exported file's free-merge twin.
-        trust_checkpoint: Allow unpickling.
+        checkpoint: How to open checkpoints; what it leaves open comes from the first exported file, if there is one.
         warnings: Gets a sentence for every twin that could not be made.
     """
     found: list[Contender] = []
     taken: dict[str, int] = {}
+    exported = {
+        path: open_runner(path, threads=threads) for path in dict.fromkeys(paths) if backend_for(path).name != "pytorch"
+    }
+    options = options_like(list(exported.values()), checkpoint)
     for path in paths:
         label = path.name
         taken[label] = taken.get(label, 0) + 1
         if taken[label] > 1:
             label = f"{label} ({taken[label]})"
-        if backend_for(path).name == "pytorch":
-            found += _checkpoint_arms(path, label, threads, schedules, twin, trust_checkpoint)
+        if path in exported:
+            found += _exported_arms(exported[path], label, threads, schedules, twin, free_merge, warnings)
         else:
-            found += _exported_arms(path, label, threads, schedules, twin, free_merge, warnings)
+            found += _checkpoint_arms(path, label, threads, schedules, twin, options)
     return found
 
 
 def _checkpoint_arms(
-    path: Path, label: str, threads: int | None, schedules: Sequence[Schedule], twin: bool, trust: bool
+    path: Path,
+    label: str,
+    threads: int | None,
+    schedules: Callable[[Runner], Sequence[Schedule]],
+    twin: bool,
+    options: CheckpointOptions,
 ) -> list[Contender]:
-    runner = open_runner(path, threads=threads, trust_checkpoint=trust)
+    runner = open_runner(path, threads=threads, **options.keywords())
     config, recipe = runner.config, runner.recipe  # type: ignore[attr-defined]
     plain = model_macs(config).total
     if not recipe.layers:
-        return [Contender(label, "model", runner, path, None, plain, None)]
+        return [Contender(label, "model", runner, path, None, plain, None, options)]
     arms = []
     baseline = f"{label}, unmerged" if twin else None
     if baseline is not None:
-        bare = open_runner(path, threads=threads, trust_checkpoint=trust, recipe=Recipe(method="none"))
-        arms.append(Contender(baseline, "unmerged", bare, path, None, plain, None))
-    for schedule in schedules:
+        bare = open_runner(path, threads=threads, **replace(options, recipe=Recipe(method="none")).keywords())
+        arms.append(Contender(baseline, "unmerged", bare, path, None, plain, None, options))
+    for schedule in schedules(runner):
         macs = model_macs(config, recipe.steps(config.tokens, config.num_prefix, schedule)).total
-        arms.append(Contender(_named(label, schedule), "model", runner, path, schedule, macs, baseline))
+        arms.append(Contender(_named(label, schedule), "model", runner, path, schedule, macs, baseline, options))
     return arms
 
 
 def _exported_arms(
-    path: Path,
+    runner: Runner,
     label: str,
     threads: int | None,
-    schedules: Sequence[Schedule],
+    schedules: Callable[[Runner], Sequence[Schedule]],
     twin: bool,
     free_merge: bool,
     warnings: list[str],
 ) -> list[Contender]:
-    runner = open_runner(path, threads=threads)
-    metadata = runner.metadata
+    path, metadata = runner.path, runner.metadata
     if metadata is None:
         warnings.append(f"{label} carries no tmdeploy metadata: no MACs, no unmerged twin")
         return [Contender(label, "model", runner, path, None, None, None)]
@@ -130,7 +142,7 @@ def _exported_arms(
         if kind == "unmerged":
             baseline = name
         arms.append(Contender(name, kind, made, path, None, macs, baseline if kind != "unmerged" else None))
-    for schedule in schedules if metadata.runtime_schedule else (None,):
+    for schedule in schedules(runner) if metadata.runtime_schedule else (None,):
         name = _named(label, schedule)
         arms.append(Contender(name, "model", runner, path, schedule, _macs(config, metadata, schedule), baseline))
     return arms

@@ -1,18 +1,34 @@
 """Peak memory of one model, honestly: a fresh process loads it, runs it, and says what the system counted.
 
-python -m tmdeploy.bench.memory MODEL BATCH THREADS     prints one JSON line
+Run as `python -m tmdeploy.bench.memory JOB`, JOB being a `Job` as JSON; prints a `Footprint` as one line of JSON.
 """
 
 from __future__ import annotations
 
-import json
-import resource
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import TypeAdapter
+
+from tmdeploy.backends.options import CheckpointOptions
+from tmdeploy.errors import ArtifactError
+
+_CALLS = 3  # arenas have grown to their full size after the second
+_TIMEOUT_S = 600
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to load and run: a model, on one batch, at its default schedule."""
+
+    path: Path
+    batch: int
+    threads: int | None = None
+    checkpoint: CheckpointOptions | None = None  # None: no checkpoint
 
 
 @dataclass(frozen=True)
@@ -35,50 +51,72 @@ class Footprint:
         return self.peak_mib - self.baseline_mib
 
 
-def footprint(path: Path, *, batch: int, threads: int | None, trust_checkpoint: bool = False) -> Footprint | None:
-    """Measure in a fresh process; None where that fails (the reason is on stderr)."""
-    command = [sys.executable, "-m", "tmdeploy.bench.memory", str(path), str(batch), str(threads or 0)]
-    command += ["trust"] if trust_checkpoint else []
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own module
+def footprint(job: Job) -> Footprint:
+    """Measure in a fresh process.
+
+    Raises:
+        ArtifactError: That process failed; the message ends with the last line it wrote.
+    """
+    text = TypeAdapter(Job).dump_json(job).decode()
+    command = [sys.executable, "-m", "tmdeploy.bench.memory", text]
+    try:
+        done = subprocess.run(  # noqa: S603 - our own module
+            command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired:
+        raise ArtifactError(f"its memory was not measured (no answer in {_TIMEOUT_S} s)", path=job.path) from None
     if done.returncode != 0:
-        return None
-    return Footprint(**json.loads(done.stdout))
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise ArtifactError(f"its memory was not measured ({lines[-1]})", path=job.path)
+    return Footprint(**TypeAdapter(dict[str, float]).validate_json(done.stdout))
 
 
-def main(arguments: list[str]) -> None:
+def main(text: str) -> None:
     """Entry point of the measuring process."""
-    path, batch, threads = Path(arguments[0]), int(arguments[1]), int(arguments[2]) or None
+    job = TypeAdapter(Job).validate_json(text)
     from tmdeploy.backends import backend_for, open_runner
 
-    options: dict[str, object] = {}
-    if backend_for(path).name == "pytorch":
+    if backend_for(job.path).name == "pytorch":
         import tmdeploy.models.checkpoint
         import tmdeploy.patching  # noqa: F401 - imports belong to the baseline
-
-        options["trust_checkpoint"] = "trust" in arguments[3:]
     else:
         import onnxruntime  # noqa: F401
-    before = _peak_mib()
-    runner = open_runner(path, threads=threads, **options)
+    options = {} if job.checkpoint is None else job.checkpoint.keywords()
+    before = _memory_mib("VmRSS")
+    runner = open_runner(job.path, threads=job.threads, **options)
     height, width = runner.preprocessing.image_size
-    shape = (batch, height, width, 3) if runner.pixels_in else (batch, 3, height, width)
-    images = np.zeros(shape, np.uint8 if runner.pixels_in else np.float32)
-    for _ in range(3):
+    if runner.pixels_in:
+        images = np.zeros((job.batch, height, width, 3), np.uint8)
+    else:
+        images = np.zeros((job.batch, 3, height, width), np.float32)
+    for _ in range(_CALLS):
         runner.infer(images)
-    sys.stdout.write(
-        json.dumps({"baseline_mib": before, "peak_mib": _peak_mib(), "load_ms": runner.load_seconds * 1e3}) + "\n"
-    )
+    found = Footprint(before, _memory_mib("VmHWM"), runner.load_seconds * 1e3)
+    print(TypeAdapter(Footprint).dump_json(found).decode())  # noqa: T201 - the answer
 
 
-def _peak_mib() -> float:
-    """Peak resident memory. Linux's ru_maxrss starts from the parent's, so VmHWM is read where there is one."""
+def _memory_mib(field: str) -> float:
+    """VmRSS (resident now) or VmHWM (its peak) of this process.
+
+    Not getrusage's ru_maxrss where /proc has the answer: Linux carries that over exec, so a child of a process that
+    holds other models would report the parent's memory as its own.
+    """
     status = Path("/proc/self/status")
     if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        found = re.search(rf"^{field}:\s+(\d+) kB$", status.read_text(), re.MULTILINE)
+        if found:
+            return int(found[1]) / 1024
+    import psutil
+
+    counted = psutil.Process().memory_info()
+    if field == "VmRSS":
+        return float(counted.rss) / 2**20
+    if hasattr(counted, "peak_wset"):  # Windows
+        return float(counted.peak_wset) / 2**20
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes on macOS
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(sys.argv[1])

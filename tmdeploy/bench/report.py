@@ -34,10 +34,7 @@ class ArmRow(_Document):
     median_ms: float = Field(description="a batch; median of the rounds' medians")
     mean_ms: float
     min_ms: float
-    p50_ms: float
-    p90_ms: float
-    p95_ms: float
-    p99_ms: float
+    percentiles_ms: dict[str, float] = Field(description="by percentile, over all calls")
     cv: float
     calls: int
     stable_warm_up: bool

@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tmdeploy
-from tmdeploy.backends import Runner, open_runner
+from tmdeploy.backends import Runner
+from tmdeploy.backends.options import CheckpointOptions
 from tmdeploy.bench.arms import Contender, Schedule, gather
-from tmdeploy.bench.memory import footprint
+from tmdeploy.bench.memory import Job, footprint
 from tmdeploy.bench.report import ArmRow, BenchReport, Machine, ModelRow, RatioRow
 from tmdeploy.bench.timing import Arm, Protocol, latency, measure, ratio
 from tmdeploy.environment import cpu_name, package_version, usable_cores
-from tmdeploy.errors import UsageError
+from tmdeploy.errors import ArtifactError, UsageError
 from tmdeploy.pairing import load_samples
 
 _CV_LIMIT = 0.10
@@ -38,7 +39,7 @@ def bench(
     twin: bool = True,
     free_merge: bool = False,
     memory: bool = True,
-    trust_checkpoint: bool = False,
+    checkpoint: CheckpointOptions | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> BenchReport:
     """Measure every model, and the twins that show what its reduction is worth, in interleaved rounds.
@@ -49,11 +50,11 @@ def bench(
         protocol: How to measure.
         threads: Of every backend; None leaves each its default.
         data: Real images; none takes seeded random ones.
-        schedules: Schedules to time, given the first model.
+        schedules: Schedules to time, for each model.
         twin: Add each model's unmerged twin.
         free_merge: Add each exported file's free-merge twin.
         memory: Measure load time and peak memory in fresh processes.
-        trust_checkpoint: Allow unpickling.
+        checkpoint: How to open checkpoints; method and schedule come from the first exported file, if there is one.
         progress: Called with a short description.
 
     Raises:
@@ -63,30 +64,29 @@ def bench(
     load_before = os.getloadavg()[0]
     warnings: list[str] = []
     progress("loading the models")
-    first = open_runner(paths[0], threads=threads)
-    wanted = schedules(first)
-    first.close()
     contenders = gather(
         paths,
         threads=threads,
-        schedules=wanted,
+        schedules=schedules,
         twin=twin,
         free_merge=free_merge,
-        trust_checkpoint=trust_checkpoint,
+        checkpoint=checkpoint or CheckpointOptions(),
         warnings=warnings,
     )
     _check_same_images(contenders)
     models = []
     for path in dict.fromkeys(paths):
         progress(f"measuring the memory of {path.name}")
-        models.append(_model_row(path, max(batch_sizes), threads, measured=memory, trust=trust_checkpoint))
+        options = next(one.checkpoint for one in contenders if one.path == path)
+        job = Job(path, max(batch_sizes), threads, options)
+        models.append(_model_row(job, warnings) if memory else _unmeasured(path))
     rows: list[ArmRow] = []
     source = ""
     for batch in batch_sizes:
         images, source = _images(contenders[0].runner, data, batch)
         arms = [Arm(contender.name, _call(contender, images, batch)) for contender in contenders]
         measure(arms, protocol, progress=lambda text, size=batch: progress(f"batch {size}: {text}"))  # type: ignore[misc]
-        rows += _rows(contenders, arms, batch)
+        rows += _rows(contenders, arms, batch, protocol.percentiles)
     warnings += _doubts(rows, load_before)
     return BenchReport(
         tool_version=tmdeploy.__version__,
@@ -122,11 +122,13 @@ def _check_same_images(contenders: Sequence[Contender]) -> None:
             raise UsageError(f"{contender.name} and {contenders[0].name} take different images: time them apart")
 
 
-def _rows(contenders: Sequence[Contender], arms: Sequence[Arm], batch: int) -> list[ArmRow]:
+def _rows(
+    contenders: Sequence[Contender], arms: Sequence[Arm], batch: int, percentiles: Sequence[float]
+) -> list[ArmRow]:
     by_name = {arm.name: (arm, contender) for arm, contender in zip(arms, contenders, strict=True)}
     rows = []
     for arm, contender in zip(arms, contenders, strict=True):
-        numbers = latency(arm)
+        numbers = latency(arm, percentiles)
         row = ArmRow(
             name=contender.name,
             kind=contender.kind,
@@ -159,15 +161,20 @@ def _compared(row: ArmRow, arm: Arm, base_arm: Arm, base: Contender, contender: 
     return row.model_copy(update=changes)
 
 
-def _model_row(path: Path, batch: int, threads: int | None, *, measured: bool, trust: bool) -> ModelRow:
-    found = footprint(path, batch=batch, threads=threads, trust_checkpoint=trust) if measured else None
+def _model_row(job: Job, warnings: list[str]) -> ModelRow:
+    row = _unmeasured(job.path)
+    try:
+        found = footprint(job)
+    except ArtifactError as error:
+        warnings.append(f"{row.name}: {error.message}")
+        return row
+    measured = {"load_ms": found.load_ms, "peak_mib": found.peak_mib, "model_mib": found.model_mib}
+    return row.model_copy(update=measured)
+
+
+def _unmeasured(path: Path) -> ModelRow:
     return ModelRow(
-        name=path.name,
-        path=str(path),
-        bytes=path.stat().st_size,
-        load_ms=None if found is None else found.load_ms,
-        peak_mib=None if found is None else found.peak_mib,
-        model_mib=None if found is None else found.model_mib,
+        name=path.name, path=str(path), bytes=path.stat().st_size, load_ms=None, peak_mib=None, model_mib=None
     )
 
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import math
 import random
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from tmdeploy.errors import UsageError
+
 Clock = Callable[[], float]
-_WINDOWS, _WINDOW_CALLS, _AGREE = 3, 5, 0.03
+PERCENTILES = (50.0, 90.0, 99.0)
+LEAST_ROUNDS = 3  # fewer say nothing about the spread between rounds
+_WINDOWS, _WINDOW_CALLS, _AGREE = 3, 3, 0.03
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,11 @@ class Protocol:
         duration_s: Measured time of an arm, over all rounds, at least.
         iterations: Measured calls of an arm, over all rounds, at least.
         rounds: Each arm is measured this many times, in an order shuffled anew each round.
+        percentiles: Of the measured calls, in (0, 100].
         seed: Of the order.
+
+    Raises:
+        UsageError: Fewer than three rounds, no calls, or a percentile that is none.
     """
 
     warm_up_s: float = 0.2
@@ -32,7 +43,20 @@ class Protocol:
     duration_s: float = 3.0
     iterations: int = 20
     rounds: int = 5
+    percentiles: tuple[float, ...] = PERCENTILES
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rounds < LEAST_ROUNDS:
+            raise UsageError(
+                f"{self.rounds} round(s) show no spread, so nothing could be compared",
+                remedy=f"Measure at least {LEAST_ROUNDS} rounds",
+            )
+        if self.iterations < 1:
+            raise UsageError("an arm is measured at least once")
+        wrong = [value for value in self.percentiles if not 0.0 < value <= 100.0]
+        if wrong:
+            raise UsageError(f"a percentile is above 0 and at most 100, not {wrong[0]:g}")
 
 
 @dataclass
@@ -40,15 +64,17 @@ class Arm:
     """One thing to measure: a call, and what came of it.
 
     Attributes:
-        name: For tables.
+        name: For tables; unique.
         call: Runs one batch.
         rounds: Measured seconds of every call, by round.
+        positions: When it was measured, by round: 0 for the round's first arm.
         stable: Whether warm-up ended because the windows agreed.
     """
 
     name: str
     call: Callable[[], object]
     rounds: list[list[float]] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
     stable: bool = False
 
     @property
@@ -56,18 +82,29 @@ class Arm:
         """All measured calls, seconds."""
         return [sample for one in self.rounds for sample in one]
 
+    @property
+    def round_medians(self) -> list[float]:
+        """The median call of each round, seconds."""
+        return [statistics.median(one) for one in self.rounds]
+
 
 @dataclass(frozen=True)
 class Latency:
-    """Statistics of one arm, milliseconds a batch."""
+    """Statistics of one arm.
 
-    median_ms: float  # of the rounds' medians
+    Attributes:
+        median_ms: Of a batch; median of the rounds' medians.
+        mean_ms: Of all calls.
+        min_ms: Of all calls.
+        percentiles_ms: By percentile, of all calls.
+        cv: Coefficient of variation of all calls.
+        calls: How many were measured.
+    """
+
+    median_ms: float
     mean_ms: float
     min_ms: float
-    p50_ms: float
-    p90_ms: float
-    p95_ms: float
-    p99_ms: float
+    percentiles_ms: dict[str, float]
     cv: float
     calls: int
 
@@ -108,21 +145,23 @@ def measure(
     for number in range(protocol.rounds):
         shuffled = list(arms)
         order.shuffle(shuffled)
-        for arm in shuffled:
+        for position, arm in enumerate(shuffled):
             progress(f"round {number + 1} of {protocol.rounds}: {arm.name}")
-            arm.call()  # the arm before left the caches to itself
-            arm.rounds.append(_round(arm.call, protocol, clock))
+            with _no_garbage_collection():
+                arm.call()  # the arm before left the caches to itself
+                arm.rounds.append(_round(arm.call, protocol, clock))
+            arm.positions.append(position)
 
 
 def _warm_up(call: Callable[[], object], protocol: Protocol, clock: Clock) -> bool:
+    """Run windows of a third of the warm-up time each, at least three calls; say whether the last three agreed."""
     start = clock()
     medians: list[float] = []
     while True:
-        window = []
-        for _ in range(_WINDOW_CALLS):
-            before = clock()
-            call()
-            window.append(clock() - before)
+        window: list[float] = []
+        opened = clock()
+        while len(window) < _WINDOW_CALLS or clock() - opened < protocol.warm_up_s / _WINDOWS:
+            window.append(_timed(call, clock))
         medians.append(statistics.median(window))
         elapsed, recent = clock() - start, medians[-_WINDOWS:]
         if elapsed >= protocol.warm_up_s and len(recent) == _WINDOWS and max(recent) <= min(recent) * (1 + _AGREE):
@@ -133,28 +172,41 @@ def _warm_up(call: Callable[[], object], protocol: Protocol, clock: Clock) -> bo
 
 def _round(call: Callable[[], object], protocol: Protocol, clock: Clock) -> list[float]:
     samples: list[float] = []
-    least, budget = -(-protocol.iterations // protocol.rounds), protocol.duration_s / protocol.rounds
+    least, budget = math.ceil(protocol.iterations / protocol.rounds), protocol.duration_s / protocol.rounds
     start = clock()
     while len(samples) < least or clock() - start < budget:
-        before = clock()
-        call()
-        samples.append(clock() - before)
+        samples.append(_timed(call, clock))
     return samples
 
 
-def latency(arm: Arm) -> Latency:
-    """Statistics of a measured arm."""
+def _timed(call: Callable[[], object], clock: Clock) -> float:
+    before = clock()
+    call()
+    return clock() - before
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """A collection in the middle of a call would be counted as the model's, so it waits, as in timeit."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def latency(arm: Arm, percentiles: Sequence[float] = PERCENTILES) -> Latency:
+    """Statistics of a measured arm; percentiles interpolate linearly between the two nearest calls."""
     samples = np.array(arm.samples) * 1e3
-    p50, p90, p95, p99 = (float(value) for value in np.percentile(samples, [50, 90, 95, 99]))
     mean = float(samples.mean())
+    values = np.percentile(samples, percentiles)
     return Latency(
-        median_ms=statistics.median(statistics.median(one) for one in arm.rounds) * 1e3,
+        median_ms=statistics.median(arm.round_medians) * 1e3,
         mean_ms=mean,
         min_ms=float(samples.min()),
-        p50_ms=p50,
-        p90_ms=p90,
-        p95_ms=p95,
-        p99_ms=p99,
+        percentiles_ms={f"{wanted:g}": float(value) for wanted, value in zip(percentiles, values, strict=True)},
         cv=float(samples.std() / mean) if mean else 0.0,
         calls=len(samples),
     )
@@ -162,8 +214,5 @@ def latency(arm: Arm) -> Latency:
 
 def ratio(arm: Arm, baseline: Arm) -> Ratio:
     """Time of `arm` over time of `baseline`, each round's medians against each other."""
-    ratios = [
-        statistics.median(ours) / statistics.median(theirs)
-        for ours, theirs in zip(arm.rounds, baseline.rounds, strict=True)
-    ]
+    ratios = [ours / theirs for ours, theirs in zip(arm.round_medians, baseline.round_medians, strict=True)]
     return Ratio(statistics.median(ratios), min(ratios), max(ratios))

@@ -122,7 +122,8 @@ def _fix_schedule(model: ir.Model, metadata: ArtifactMetadata, kind: Kind) -> No
         if value.name == metadata.schedule_kind:
             model.graph.inputs.remove(value)
             if kind == "unmerged":
-                nothing = 0 if metadata.schedule_kind == "r" else 2**31
+                # not more: ONNX Runtime's int64 Max takes 2**31 for less than 1 (1.31)
+                nothing = 0 if metadata.schedule_kind == "r" else 2**31 - 1
                 amounts = np.full(len(metadata.layers), nothing, dtype=np.int64)
                 value.const_value = ir.tensor(amounts, name=value.name)
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tmdeploy.bench.report import ArmRow, BenchReport
+from tmdeploy.report.table import plain_table
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+_NAME = 22
 
 
 def print_bench(report: BenchReport, console: Console) -> None:
@@ -30,25 +33,32 @@ def print_bench(report: BenchReport, console: Console) -> None:
 
 
 def _arms(batch: int, rows: list[ArmRow]) -> Table:
-    from rich.table import Table
+    from rich.markup import escape
 
-    table = Table(title=f"batch {batch}: milliseconds a batch", title_justify="left")
+    table = plain_table(f"batch {batch}: milliseconds a batch")
     table.add_column("model", overflow="fold")
-    for column in ("backend", "median", "p90", "p99", "img/s", "GMACs", "x unmerged"):
-        table.add_column(column, justify="right" if column != "backend" else "left")
+    backends = len({row.backend["backend"] for row in rows}) > 1
+    if backends:
+        table.add_column("backend")
+    percentiles = list(rows[0].percentiles_ms)
+    for column in (*(f"p{value}" for value in percentiles), "img/s", "GMACs", "x unmerged"):
+        table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         times = "" if row.ratio is None else f"{row.ratio.median:.2f}"
         table.add_row(
-            row.name,
-            row.backend["backend"],
-            f"{row.median_ms:.2f}",
-            f"{row.p90_ms:.2f}",
-            f"{row.p99_ms:.2f}",
+            escape(_broken(row.name)),
+            *([row.backend["backend"]] if backends else []),
+            *(f"{row.percentiles_ms[value]:.2f}" for value in percentiles),
             f"{row.images_per_s:.1f}",
             "-" if row.gmacs is None else f"{row.gmacs:.3g}",
             times,
         )
     return table
+
+
+def _broken(name: str) -> str:
+    """A long name over two lines, at its comma: the numbers need the width."""
+    return name.replace(", ", ",\n  ") if len(name) > _NAME else name
 
 
 def _verdict(row: ArmRow) -> str:
@@ -67,9 +77,7 @@ def _verdict(row: ArmRow) -> str:
 
 
 def _models(report: BenchReport) -> Table:
-    from rich.table import Table
-
-    table = Table(title="Load time and memory, each in a fresh process", title_justify="left")
+    table = plain_table("Load time and memory, each in a fresh process")
     for column in ("model", "file", "load", "peak memory", "of it the model"):
         table.add_column(column, justify="left" if column == "model" else "right", overflow="fold")
     for row in report.models:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tmdeploy.files import sha256
 from tmdeploy.metadata import ArtifactMetadata
 from tmdeploy.report.schedule import schedule_text
+from tmdeploy.report.table import facts_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,10 +31,8 @@ def export_document(result: ExportResult) -> dict[str, Any]:
 
 def export_table(result: ExportResult) -> Table:
     """The file and its self-check."""
-    from rich.table import Table
-
     metadata, report = result.metadata, result.verification
-    table = Table(title=f"Exported {result.path}", title_justify="left", show_header=False)
+    table = facts_table(f"Exported {result.path}")
     table.add_row("size", f"{result.path.stat().st_size / 1e6:.1f} MB")
     table.add_row("architecture", str(metadata.architecture["name"]))
     table.add_row("method", method_text(metadata))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tmdeploy.inspection import Inspection
 from tmdeploy.report.export import method_text
 from tmdeploy.report.schedule import schedule_text
+from tmdeploy.report.table import facts_table, plain_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,9 +26,7 @@ def print_inspection(found: Inspection, console: Console) -> None:
 
 
 def _facts(found: Inspection) -> Table:
-    from rich.table import Table
-
-    table = Table(title=found.path, title_justify="left", show_header=False)
+    table = facts_table(found.path)
     table.add_row("file", f"{found.kind}, {found.bytes / 1e6:.1f} MB, sha256 {found.sha256[:16]}…")
     if found.architecture is not None:
         config = found.architecture
@@ -70,9 +69,7 @@ def _facts(found: Inspection) -> Table:
 
 
 def _blocks(found: Inspection) -> Table:
-    from rich.table import Table
-
-    table = Table(title="Tokens at the default schedule", title_justify="left")
+    table = plain_table("Tokens at the default schedule")
     for column in ("block", "in", "out", "MACs"):
         table.add_column(column, justify="right")
     table.add_column("")

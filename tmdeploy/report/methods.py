@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from tmdeploy.methods import MethodInfo, methods
+from tmdeploy.report.table import plain_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,11 +19,10 @@ def methods_document() -> dict[str, Any]:
 
 def methods_table() -> Table:
     """All methods as a table."""
-    from rich.table import Table
-
-    table = Table(title="Reduction methods", title_justify="left", show_lines=True)
+    table = plain_table("Reduction methods")
+    table.show_lines = True
     for column in ("method", "what it does", "default", "options (-O key=value)"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for info in methods():
         row = _row(info)
         kind, layers = row["schedule"], row["default_layers"]

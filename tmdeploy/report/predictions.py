@@ -7,6 +7,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from tmdeploy.inference import Predictions
+from tmdeploy.report.table import plain_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,9 +45,7 @@ def predictions_csv(predictions: Predictions) -> str:
 
 def predictions_table(predictions: Predictions) -> Table:
     """Images down, their classes beside them."""
-    from rich.table import Table
-
-    table = Table()
+    table = plain_table()
     table.add_column("image", overflow="fold")
     table.add_column("class", overflow="fold")
     table.add_column("index", justify="right")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, get_args
 
 from tmdeploy.report.schedule import schedule_text
+from tmdeploy.report.table import plain_table
 from tmdeploy.validate.report import ImageRow, LevelName, Share, ValidationReport
 
 if TYPE_CHECKING:
@@ -41,16 +42,11 @@ def print_validation(report: ValidationReport, console: Console) -> None:
         console.print(f"near-ties: largest logits error {stats.logits_error_near_ties_max:.2g} (not judged)")
     for note in report.notes:
         console.print(f"[yellow]note[/yellow] {escape(note)}")
-    for path, reason in report.skipped_images:
-        console.print(f"[yellow]skipped[/yellow] {escape(path)}: {escape(reason)}")
     console.print("[bold green]PASSED[/bold green]" if report.passed else "[bold red]FAILED[/bold red]")
 
 
 def _levels(report: ValidationReport) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = plain_table()
     table.add_column("level")
     table.add_column("check", no_wrap=True)
     for column in ("measured", "limit"):
@@ -75,17 +71,9 @@ def _evidence(report: ValidationReport) -> list[str]:
 
 
 def _images(rows: tuple[ImageRow, ...]) -> Table:
-    from rich import box
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(
-        title="Images with another plan: the first block that differs",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
+    table = plain_table("Images with another plan: the first block that differs")
     table.add_column("image", overflow="fold")
     for column in ("batch", "schedule", "block", "gap", "tokens", "logits error"):
         table.add_column(column, justify="right")

@@ -47,13 +47,14 @@ def _numeric(seen: Comparison, limits: ResolvedLimits) -> Iterator[Check]:
 
 def _decisions(seen: Comparison, limits: ResolvedLimits) -> Iterator[Check]:
     total, ties, wrong = len(seen.decisions), seen.count("near-tie"), seen.count("divergent")
+    moved = sum(decision.reordered for decision in seen.decisions)
     yield Check(
         level="decisions",
         name="divergent plans",
         value=wrong,
         limit=0,
         option="--tie-gap",
-        detail=f"of {total} comparisons",
+        detail=f"of {total} comparisons" + (f"; {moved} keep the same tokens in another order" if moved else ""),
     )
     yield Check(
         level="decisions",

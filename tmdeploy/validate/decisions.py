@@ -8,6 +8,10 @@ image are not. The difference is a near-tie if all of this holds, and a divergen
 - by the reference's own signal, recomputed in float64, the decisions it takes otherwise are worse by less than a limit;
 - both signals agree up to rounding: a larger error has another cause;
 - each plan follows from its own signal: a planner that decides against its input is wrong however small the gap.
+
+A selection that keeps the same tokens in another order took the same decision: attention does not see the order, so
+nothing but rounding follows from it. Such plans agree if the order passes the test above, and what comes later is
+compared token by token. Not so before a TokenMatch, whose halves are chosen by position.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tmdeploy.backends.base import StepTrace, Trace
+from tmdeploy.validate.order import Slots, in_the_order_of, matching_slots
 from tmdeploy.validate.plan_gap import Form, Gap, MalformedPlan, Signal, form_of, plan_gap
 
 Kind = Literal["agree", "near-tie", "divergent"]
@@ -42,6 +47,7 @@ class Decision:
         tokens: Tokens that ended with another anchor, or slots in another order if none did.
         signal_error: Largest difference of the two signals at that step.
         reason: Why it is divergent.
+        reordered: It agrees, but tokens with nearly equal scores stand in another order somewhere.
     """
 
     kind: Kind
@@ -50,6 +56,7 @@ class Decision:
     tokens: int = 0
     signal_error: float = 0.0
     reason: str = ""
+    reordered: bool = False
 
 
 def compare_decisions(
@@ -94,10 +101,23 @@ class _Judge:
     signal_rtol: float
 
     def image(self, reference: Sequence[StepTrace], candidate: Sequence[StepTrace], image: int) -> Decision:
-        for ours, theirs in zip(reference, candidate, strict=True):
-            if not _same_plan(ours, theirs, image):
-                return self._first_difference(ours, theirs, image)
-        return Decision("agree")
+        moved: Slots | None = None  # the candidate's position of each of the reference's tokens, if it is another
+        reordered = False
+        for number, (ours, whole) in enumerate(zip(reference, candidate, strict=True)):
+            theirs = _only(whole, image) if moved is None else in_the_order_of(_only(whole, image), moved)
+            mine = _only(ours, image)
+            if moved is None and _same_plan(mine, theirs):
+                continue
+            slots = matching_slots(mine, theirs)
+            if slots is None or any(step.op != "TokenSelect" for step in reference[number:]):
+                return self._first_difference(mine, theirs, 0)
+            if not _same_plan(mine, theirs):
+                judged = self._first_difference(mine, theirs, 0)
+                if judged.kind == "divergent":
+                    return judged
+                reordered = True
+            moved = slots
+        return Decision("agree", reordered=reordered)
 
     def _first_difference(self, ours: StepTrace, theirs: StepTrace, image: int) -> Decision:
         tokens, gap, error = 0, float("inf"), float("nan")
@@ -157,8 +177,15 @@ def _planned(gap: Gap) -> bool:
     return gap.similarity <= PLANNER_EPS and gap.score <= 0.0
 
 
-def _same_plan(ours: StepTrace, theirs: StepTrace, image: int) -> bool:
-    return np.array_equal(ours.map[image], theirs.map[image]) and np.array_equal(ours.index[image], theirs.index[image])
+def _only(step: StepTrace, image: int) -> StepTrace:
+    """The planner's side of a step, for one image of its batch."""
+    row = slice(image, image + 1)
+    metric = None if step.metric is None else step.metric[row]
+    return StepTrace(step.block, step.op, step.map[row], step.index[row], step.signal[row], metric)
+
+
+def _same_plan(ours: StepTrace, theirs: StepTrace) -> bool:
+    return np.array_equal(ours.map, theirs.map) and np.array_equal(ours.index, theirs.index)
 
 
 def _changed(ours: StepTrace, theirs: StepTrace, image: int) -> int:

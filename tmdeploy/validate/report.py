@@ -110,6 +110,10 @@ class ValidationReport(_Document):
     schedules: tuple[tuple[int, ...] | None, ...]
     compared: int = Field(description="image comparisons: images x batch sizes x schedules")
     agreeing: int
+    reordered: int = Field(
+        default=0,
+        description="of the agreeing: a selection that keeps the same tokens, nearly equal scores in another order",
+    )
     near_ties: int
     divergent: int
     checks: tuple[Check, ...]

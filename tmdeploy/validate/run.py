@@ -90,6 +90,7 @@ def validate(
         schedules=tuple(schedules),
         compared=len(seen.decisions),
         agreeing=0 if plans.problem else seen.count("agree"),
+        reordered=sum(decision.reordered for decision in seen.decisions),
         near_ties=seen.count("near-tie"),
         divergent=seen.count("divergent"),
         checks=all_checks(seen, work.limits, accuracy, decisions=plans.problem is None),

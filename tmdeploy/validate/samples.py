@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tmdeploy.images import ImageReader, label_of
+from tmdeploy.images import ImageReader
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 Labels = NDArray[np.int64]
@@ -50,6 +51,11 @@ class Source(Protocol):
         ...
 
 
+def counted(count: int, what: str) -> str:
+    """`1 image`, `12 images`."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 @dataclass(frozen=True)
 class Samples:
     """Images in memory.
@@ -83,17 +89,17 @@ class ImageFiles:
     Attributes:
         reader: Reads them, and remembers what it skipped.
         where: What the user named, for the report.
-        class_names: For labels from folder names (`images.label_of`).
+        labels: Class by path, -1 or absent where unknown.
     """
 
     reader: ImageReader
     where: str
-    class_names: tuple[str, ...] = ()
+    labels: Mapping[Path, int] = field(default_factory=dict)
 
     @property
     def source(self) -> str:
         """In words, for the report."""
-        return f"{len(self.reader.paths) - len(self.reader.skipped)} images from {self.where}"
+        return f"{counted(len(self.reader.paths) - len(self.reader.skipped), 'image')} from {self.where}"
 
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:
@@ -103,9 +109,5 @@ class ImageFiles:
     def portions(self, size: int) -> Iterator[Portion]:
         """All readable images in order, up to `size` at a time."""
         for batch in self.reader.batches(size):
-            labels = np.array([self._label(path) for path in batch.paths], dtype=np.int64)
+            labels = np.array([self.labels.get(path, -1) for path in batch.paths], dtype=np.int64)
             yield Portion(batch.images, tuple(path.name for path in batch.paths), labels)
-
-    def _label(self, path: Path) -> int:
-        label = label_of(path, self.class_names)
-        return -1 if label is None else label

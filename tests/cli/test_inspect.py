@@ -1,0 +1,45 @@
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from tests.cli.running import run
+from tests.conftest import EXAMPLES
+
+
+def test_an_exported_file(digits_onnx: Path, capsys: pytest.CaptureFixture[str]):
+    done = run(capsys, "inspect", digits_onnx, "--json", "-")
+    document = json.loads(done.out)
+    assert document["schema"] == "tmdeploy.inspect/1"
+    assert document["inputs"][1] == {"name": "r", "type": "int64", "shape": [6], "optional": True}
+    assert [row["tokens_out"] for row in document["blocks"]] == [57, 49, 41, 33, 25, 17]
+    assert document["ops"]["tmdeploy::TokenMatch"] == 6
+    assert document["functions"] == ["tmdeploy::TokenMatch", "tmdeploy::TokenReduce"]
+    assert document["macs"] < document["macs_unmerged"]
+    assert "function bodies" in done.err  # the table
+
+
+def test_a_checkpoint(capsys: pytest.CaptureFixture[str]):
+    document = json.loads(run(capsys, "inspect", EXAMPLES / "digits_tome.pt", "--json", "-").out)
+    assert (document["kind"], document["recipe"]["method"]) == ("checkpoint", "tome")
+    assert document["architecture"]["width"] == 96
+
+
+def test_a_foreign_file_says_what_can_be_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3, 8, 8])
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [value], [out])
+    path = tmp_path / "foreign.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    done = run(capsys, "inspect", path)
+    assert done.code == 0
+    assert "not exported by tmdeploy" in done.out
+
+
+def test_methods_lists_every_method(capsys: pytest.CaptureFixture[str]):
+    document = json.loads(run(capsys, "methods", "--json", "-").out)
+    assert [row["name"] for row in document["methods"]] == ["evit", "mstm", "none", "tome", "topk"]
+    shown = run(capsys, "methods").out
+    assert "reconstruction" in shown
