@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .console import ArchOption, JsonOption, NumHeadsOption, Output, ThreadsOption, TrustOption, progress
+from .native_option import NativeOption
 from .numbers import batch_sizes, percentiles, schedule_for, seconds, steps_of
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def bench(
     arch: ArchOption = None,
     num_heads: NumHeadsOption = None,
     threads: ThreadsOption = None,
+    native: NativeOption = True,
     trust_checkpoint: TrustOption = False,
     json: JsonOption = None,
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .console import JsonOption, Output, ThreadsOption, TrustOption, progress, warn_skipped
+from .native_option import NativeOption
 from .numbers import schedule_for
 
 
@@ -22,6 +23,7 @@ def infer(
     class_names: Annotated[Path | None, typer.Option(help="Class names: one a line, or JSON.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the result as CSV.")] = None,
     threads: ThreadsOption = None,
+    native: NativeOption = True,
     trust_checkpoint: TrustOption = False,
     json: JsonOption = None,
 ) -> None:

@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from .console import JsonOption, Output, TrustOption
+from .native_option import NativeOption
 
 
 def inspect(
     model: Annotated[Path, typer.Argument(help="An .onnx, or a checkpoint.", show_default=False)],
     arch: Annotated[str | None, typer.Option(help="Architecture of a checkpoint, by name.")] = None,
+    native: NativeOption = True,
     trust_checkpoint: TrustOption = False,
     json: JsonOption = None,
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .console import ArchOption, JsonOption, NumHeadsOption, Output, ThreadsOption, TrustOption, progress, warn_skipped
+from .native_option import NativeOption
 from .numbers import batch_sizes, schedules
 
 
@@ -35,6 +36,7 @@ def validate(
     arch: ArchOption = None,
     num_heads: NumHeadsOption = None,
     threads: ThreadsOption = None,
+    native: NativeOption = True,
     trust_checkpoint: TrustOption = False,
     json: JsonOption = None,
 ) -> None:

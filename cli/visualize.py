@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .console import Output, TrustOption, progress, warn_skipped
+from .native_option import NativeOption
 from .numbers import schedule_for
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def visualize(
         list[int] | None, typer.Option(help="Show the state after this block. Repeatable. Default: the last step.")
     ] = None,
     schedule: Annotated[str | None, typer.Option("--schedule", help="r or keep instead of the model's own.")] = None,
+    native: NativeOption = True,
     trust_checkpoint: TrustOption = False,
 ) -> None:
     """Draw the merged groups of patches over each image, from the plans of the exported model.

@@ -12,6 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tmdeploy.errors import EnvironmentMissing
+from tmdeploy.native.library import ort_library
+
 _PACKAGES = (
     *("numpy", "onnx", "onnx-ir", "onnxruntime", "pillow", "torch", "onnxscript", "safetensors"),
     *("openvino", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx-cu13"),
@@ -66,6 +69,7 @@ def examine() -> Environment:
         packages={name: package_version(name) for name in _PACKAGES},
         backends=(
             _try("ONNX Runtime (CPU)", _run_onnxruntime, "pip install onnxruntime"),
+            _native_ops(),
             _try("PyTorch", _run_torch, "pip install 'tmdeploy[export]'"),
             _try("export", _check_export, "pip install 'tmdeploy[export]'"),
         ),
@@ -123,6 +127,22 @@ def _try(name: str, run: Callable[[], str], remedy: str) -> BackendState:
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         return BackendState(name, False, f"installed, but fails: {reason}", f"{remedy} --force-reinstall")
+
+
+def _native_ops() -> BackendState:
+    from tmdeploy.native.build import load_problem
+
+    name, remedy = "native ops", "tmdeploy plugins build"
+    try:
+        library = ort_library()
+    except EnvironmentMissing as error:
+        return BackendState(name, False, error.message, error.remedy or remedy)
+    if library is None:
+        return BackendState(name, False, "no library: function bodies run instead", remedy)
+    problem = load_problem(library.path)
+    if problem is not None:
+        return BackendState(name, False, f"{library.path} does not load: {problem}", remedy)
+    return BackendState(name, True, str(library.path))
 
 
 def _run_onnxruntime() -> str:

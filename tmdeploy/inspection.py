@@ -13,6 +13,7 @@ from tmdeploy.files import sha256
 from tmdeploy.macs import model_macs
 from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, parse
 from tmdeploy.models.arch import VitConfig
+from tmdeploy.native.library import ort_library
 from tmdeploy.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -111,7 +112,9 @@ def inspect_onnx(path: Path) -> Inspection:
     )
     lowering = None
     if metadata.steps:
-        lowering = "function bodies" if metadata.lowering == "custom" else "inlined standard ops"
+        library = ort_library()
+        bodies = "function bodies" if library is None else f"native code ({library.path})"
+        lowering = bodies if metadata.lowering == "custom" else "inlined standard ops"
     counted = _counted(VitConfig.model_validate(metadata.architecture), recipe)
     return found.model_copy(update={"lowering": lowering, **counted})
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 DROPPED = -1
-_EDGE = (20, 20, 20)
+_EDGE = (255, 170, 0)  # seen on dark and on light pictures alike
 
 
 def compose(steps: Sequence[StepTrace], *, tokens: int, num_prefix: int) -> NDArray[np.int64]:

@@ -40,6 +40,18 @@ def test_plain_weights_take_everything_from_options(tmp_path: Path, capsys: pyte
     assert document["metadata"]["lowering"] == "portable"
 
 
+def test_plain_weights_without_a_method_are_exported_as_they_are_and_say_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    plain = tmp_path / "plain.pth"
+    torch.save({"model": torch.load(DIGITS, weights_only=True)["state_dict"]}, plain)
+    done = run(capsys, "export", plain, "--num-heads", 3)
+    assert done.code == 0
+    assert "warning: the checkpoint names no reduction method" in done.err
+    assert "decisions" not in done.out
+    assert "names no reduction method" not in run(capsys, "export", plain, "--num-heads", 3, "--method", "none").err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -142,7 +142,10 @@ def export_checkpoint(request: ExportRequest, progress: Progress = lambda _: Non
                 name=str(request.output),
                 progress=progress,
             )
-    return ExportResult(request.output, metadata, verification, loaded.notes)
+    notes = loaded.notes
+    if request.method is None and loaded.recipe is None:
+        notes += ("the checkpoint names no reduction method, so the file merges nothing: name one with --method",)
+    return ExportResult(request.output, metadata, verification, notes)
 
 
 def make_model(

@@ -8,6 +8,7 @@ from tmdeploy.files import sha256
 from tmdeploy.metadata import ArtifactMetadata
 from tmdeploy.report.schedule import schedule_text
 from tmdeploy.report.table import facts_table
+from tmdeploy.validate.samples import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -49,10 +50,11 @@ def export_table(result: ExportResult) -> Table:
     else:
         batches = ", ".join(map(str, report.batch_sizes))
         error = report.model.logits_error_agreeing_max
-        table.add_row("compared with PyTorch", f"{report.data}; batch {batches}; {len(report.schedules)} schedules")
-        table.add_row(
-            "decisions", f"{report.agreeing} of {report.compared} plans equal, {report.near_ties} near-ties explained"
-        )
+        schedules = counted(len(report.schedules), "schedule")
+        table.add_row("compared with PyTorch", f"{report.data}; batch {batches}; {schedules}")
+        if metadata.steps:
+            text = f"{report.agreeing} of {report.compared} plans equal, {report.near_ties} near-ties explained"
+            table.add_row("decisions", text)
         table.add_row("logits error", "no image with equal plans" if error is None else f"{error:.1e}")
     return table
 

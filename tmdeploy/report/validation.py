@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, get_args
 from tmdeploy.report.schedule import schedule_text
 from tmdeploy.report.table import plain_table
 from tmdeploy.validate.report import ImageRow, LevelName, Share, ValidationReport
+from tmdeploy.validate.samples import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +25,7 @@ def print_validation(report: ValidationReport, console: Console) -> None:
         f"[bold]{report.candidate['name']}[/bold] ({_who(report.candidate)}) against "
         f"[bold]{report.reference['name']}[/bold] ({_who(report.reference)})"
     )
-    console.print(f"{report.data}; batch {batches}; {len(report.schedules)} schedule(s)\n")
+    console.print(f"{report.data}; batch {batches}; {counted(len(report.schedules), 'schedule')}\n")
     console.print(_levels(report))
     for line in _evidence(report):
         console.print(f"  [dim]{escape(line)}[/dim]")

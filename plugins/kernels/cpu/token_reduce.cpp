@@ -71,27 +71,24 @@ class Reducer {
     image_.wsum[slot] = wsum;
 
     char* const out = image_.y + slot * image_.row_bytes;
-    if (anchor < 0 && first == last) {
-      std::memset(out, 0, static_cast<std::size_t>(image_.row_bytes));
-      return;
-    }
+    if (anchor < 0 && first == last) return copy_row(-1, out);
     const bool alone = first == last;
     switch (p_.mode) {
       case ReduceMode::kAnchor:
-        return copy_anchor(anchor, out);
+        return copy_row(anchor, out);
       case ReduceMode::kWmean:
-        if (alone && divides_back(wsum, type_)) return copy_anchor(anchor, out);
-        if (wsum == 0.0F && anchor >= 0) return copy_anchor(anchor, out);
+        if (alone && divides_back(wsum, type_)) return copy_row(anchor, out);
+        if (wsum == 0.0F && anchor >= 0) return copy_row(anchor, out);
         add_up(anchor, first, last, true);
         return rows_.divide(sum_, wsum == 0.0F ? 1.0F : wsum, type_, out, p_.features);
       case ReduceMode::kSum:
-        if (alone && wsum == 1.0F) return copy_anchor(anchor, out);
+        if (alone && wsum == 1.0F) return copy_row(anchor, out);
         add_up(anchor, first, last, true);
         return rows_.narrow(sum_, type_, out, p_.features);
       case ReduceMode::kMax:
         return maximum(slot, anchor, first, last, out);
       case ReduceMode::kMean:
-        if (alone) return copy_anchor(anchor, out);
+        if (alone) return copy_row(anchor, out);
         add_up(anchor, first, last, false);
         return rows_.divide(sum_, count(anchor, first, last), type_, out, p_.features);
       case ReduceMode::kMlerp:
@@ -105,10 +102,12 @@ class Reducer {
     return static_cast<float>((last - first) + (anchor >= 0 ? 1 : 0));
   }
 
-  void copy_anchor(std::int32_t anchor, char* out) const {
+  // Zeros for no token. Rows of no features may have null pointers, which memcpy must not be given.
+  void copy_row(std::int32_t token, char* out) const {
     const auto bytes = static_cast<std::size_t>(image_.row_bytes);
-    if (anchor >= 0) {
-      std::memcpy(out, image_.row(anchor), bytes);
+    if (bytes == 0) return;
+    if (token >= 0) {
+      std::memcpy(out, image_.row(token), bytes);
     } else {
       std::memset(out, 0, bytes);
     }
@@ -127,9 +126,9 @@ class Reducer {
   void maximum(std::int64_t slot, std::int32_t anchor, const std::int32_t* token, const std::int32_t* last,
                char* out) const {
     const bool with_anchor = anchor_maps(slot, anchor);
-    if (!with_anchor && token == last) return std::memset(out, 0, static_cast<std::size_t>(image_.row_bytes)), void();
+    if (!with_anchor && token == last) return copy_row(-1, out);
     const std::int32_t start = with_anchor ? anchor : *token++;
-    if (token == last) return copy_anchor(start, out);
+    if (token == last) return copy_row(start, out);
     rows_.widen(image_.row(start), type_, sum_, p_.features);
     for (; token != last; ++token) rows_.larger(image_.row(*token), type_, sum_, p_.features);
     rows_.narrow(sum_, type_, out, p_.features);
