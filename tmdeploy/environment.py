@@ -70,6 +70,7 @@ def examine() -> Environment:
         backends=(
             _try("ONNX Runtime (CPU)", _run_onnxruntime, "pip install onnxruntime"),
             _native_ops(),
+            _try("OpenVINO", _run_openvino, "pip install 'tmdeploy[openvino]'"),
             _try("PyTorch", _run_torch, "pip install 'tmdeploy[export]'"),
             _try("export", _check_export, "pip install 'tmdeploy[export]'"),
         ),
@@ -159,6 +160,32 @@ def _run_onnxruntime() -> str:
     if result.tolist() != [2.0, 2.0]:
         raise RuntimeError("1 + 1 is not 2")
     return f"{onnxruntime.__version__}, opset 20 model ran"
+
+
+def _run_openvino() -> str:
+    import numpy as np
+    import openvino
+    from openvino import opset13 as ops
+
+    x = ops.parameter([2], np.float32)
+    compiled = openvino.compile_model(openvino.Model([ops.add(x, x)], [x]), "CPU")
+    if compiled([np.ones(2, np.float32)])[0].tolist() != [2.0, 2.0]:
+        raise RuntimeError("1 + 1 is not 2")
+    return f"{openvino.__version__.partition('-')[0]}; {_openvino_ops()}"
+
+
+def _openvino_ops() -> str:
+    """How the op set runs there."""
+    from tmdeploy.native.openvino import BUILD_COMMAND, openvino_library, openvino_problem
+
+    try:
+        library = openvino_library()
+    except EnvironmentMissing as error:
+        return error.one_line()
+    if library is None:
+        return f"function bodies, inlined, for want of an extension ({BUILD_COMMAND})"
+    problem = openvino_problem(library.path)
+    return f"{library.path} does not load: {problem}" if problem else f"extension {library.path}"
 
 
 def _run_torch() -> str:

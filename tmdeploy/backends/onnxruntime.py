@@ -20,6 +20,14 @@ from tmdeploy.native.library import NativeLibrary, ort_library
 if TYPE_CHECKING:
     import onnx
 
+_TYPES: dict[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(uint8)": np.uint8,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+}
+
 
 class OnnxRuntimeRunner:
     """An ONNX file in a CPU session; see `backends.base.Runner`.
@@ -114,6 +122,10 @@ class OnnxRuntimeRunner:
         # A registered kernel claims its node before ONNX Runtime looks at the node's function body.
         return f"native ({self._library.path})"
 
+    def open_part(self, model: bytes) -> OnnxRuntimePart:
+        """A piece of the graph, run as the whole is."""
+        return OnnxRuntimePart(self._make_session(model))
+
     def close(self) -> None:
         """Drop the sessions."""
         del self._session
@@ -137,8 +149,7 @@ class OnnxRuntimeRunner:
         return inputs[0]
 
     def _feeds(self, images: NDArray[np.generic], schedule: Sequence[int] | None) -> dict[str, NDArray[np.generic]]:
-        wanted = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(float16)": np.float16}
-        dtype = wanted.get(self._input.type)
+        dtype = _TYPES.get(self._input.type)
         expected = list(self._input.shape)
         fits = images.ndim == 4 and all(
             not isinstance(side, int) or side == got for side, got in zip(expected, images.shape, strict=True)
@@ -182,18 +193,35 @@ class OnnxRuntimeRunner:
         return onnx.load_from_string(self._bytes) if self._bytes is not None else onnx.load(str(self.path))
 
 
-def open_runner(path: Path, *, threads: int | None = None, native: bool = True) -> OnnxRuntimeRunner:
+class OnnxRuntimePart:
+    """A piece of a graph in a session; see `backends.base.Part`."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        entries = [*session.get_inputs(), *session.get_overridable_initializers()]
+        self.inputs = {entry.name: np.dtype(_TYPES[entry.type]) for entry in entries if entry.type in _TYPES}
+
+    def run(self, names: Sequence[str], feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Outputs by name."""
+        return dict(zip(names, self._session.run(list(names), feeds), strict=True))
+
+
+def open_runner(
+    path: Path, *, threads: int | None = None, model: bytes | None = None, name: str = "", native: bool = True
+) -> OnnxRuntimeRunner:
     """Load an ONNX file.
 
     Args:
         path: The file.
         threads: Intra-op threads; None leaves ONNX Runtime's default.
+        model: Serialised, instead of the file's content.
+        name: In tables; the file's name by default.
         native: Register the native library where there is one; else the file's function bodies run.
 
     Raises:
         ArtifactError: It is empty, truncated, no ONNX file, or one that ONNX Runtime cannot run.
     """
-    return OnnxRuntimeRunner(path, threads=threads, native=native)
+    return OnnxRuntimeRunner(path, threads=threads, model=model, name=name, native=native)
 
 
 def make_session(source: Path | bytes, *, path: Path, threads: int | None = None, native: bool = True) -> Any:
