@@ -64,7 +64,7 @@ class TeacherForcing:
                 part = extractor.extract_model(inputs, outputs)
                 known = {function.name for function in part.functions}
                 part.functions.extend(function for function in model.functions if function.name not in known)
-                opened = runner.open_part(_relaxed(part).SerializeToString())
+                opened = runner.open_part(_relaxed(part, metadata.schedule_kind).SerializeToString())
             except Exception as error:
                 raise ArtifactError(f"the step of block {step.block} cannot be cut out ({error})", path=path) from error
             self._parts.append((step, opened, outputs))
@@ -128,9 +128,11 @@ def _boundary(step: StepRecord, metadata: ArtifactMetadata) -> tuple[list[str], 
     return inputs, outputs
 
 
-def _relaxed(part: onnx.ModelProto) -> onnx.ModelProto:
+def _relaxed(part: onnx.ModelProto, schedule: str | None) -> onnx.ModelProto:
     """Forget the shapes of the cut's inputs, so that any batch and token count can be fed."""
     for value in part.graph.input:
+        if value.name == schedule:  # as long as there are steps, whatever is fed
+            continue
         for axis, dimension in enumerate(value.type.tensor_type.shape.dim):
             dimension.Clear()
             dimension.dim_param = f"{value.name}_{axis}"
