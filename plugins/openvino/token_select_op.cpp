@@ -19,9 +19,11 @@ void TokenSelect::validate_and_infer_types() {
   leftover_of(*this, leftover_);
   order_of(*this, order_);
   const std::size_t least = fuses() ? 3 : 2;
-  NODE_VALIDATION_CHECK(this, get_input_size() == least || get_input_size() == least + 1, "takes score, slots, ",
-                        fuses() ? "perhaps metric, and kept" : "and perhaps metric", ", not ", get_input_size(),
-                        " inputs: input kept belongs to leftover = fuse, and only to it");
+  const bool kept_or_not = get_input_size() == least || get_input_size() == least + 1;
+  const bool kept_as_metric = kept_or_not && has_metric() && get_input_element_type(2).is_integral_number();
+  NODE_VALIDATION_CHECK(this, kept_or_not && !kept_as_metric, "takes score, slots, ",
+                        fuses() ? "perhaps metric, and kept" : "and perhaps metric",
+                        ": input kept belongs to leftover = fuse, and only to it");
   check_data(*this, 0, "score");
   check_integers(*this, 1, "slots");
   const ov::PartialShape score = shape_of(*this, 0, 2, "score");

@@ -299,8 +299,12 @@ def free_input(proto: onnx.ModelProto, name: str) -> None:
 
 
 def telling_line(error: Exception) -> str:
-    """OpenVINO's messages begin with where in its sources they come from, and end with what was wrong."""
+    """OpenVINO's messages begin with where in its sources they come from, and end with what was wrong.
+
+    Those of its ONNX frontend have a summary behind that, which only repeats the op's name.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line for line in lines if line != "Summary:" and not line.startswith("-- Conversion is failed for")]
     return lines[-1] if lines else type(error).__name__
 
 
