@@ -142,7 +142,7 @@ def profiled_session(model: onnx.ModelProto, folder: Path, native: bool, threads
     options.profile_file_prefix = str(folder / ("native" if native else "body"))
     if native:
         library = ort_library()
-        assert library is not None  # noqa: S101 - main checked it
+        assert library is not None
         options.register_custom_ops_library(str(library.path))
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 

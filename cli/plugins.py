@@ -77,9 +77,9 @@ def _build_openvino(out: Output, output: Path | None) -> str:
 
 
 def _say(out: Output, made: Path, variable: str | None) -> None:
-    out.console.print(f"wrote {made}")
+    out.console.print(f"wrote {made}", soft_wrap=True)
     if variable is not None:
-        out.console.print(f"Use it with: export {variable}={made.resolve()}")
+        out.console.print(f"Use it with: export {variable}={made.resolve()}", soft_wrap=True)  # to be copied
 
 
 def _list(out: Output) -> None:

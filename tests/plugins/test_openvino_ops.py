@@ -111,7 +111,7 @@ def test_openvinos_own_format_keeps_the_ops_and_their_attributes(ops: Ops, tmp_p
     got = compiled([metric.numpy(), slots.numpy()])
     wanted = token_match(metric, slots, num_prefix=0, order="tome_unsorted", metric_eps=1.5, deterministic=False)
     for port, tensor in zip(compiled.outputs, wanted, strict=True):
-        np.testing.assert_array_equal(got[port], tensor.numpy())
+        np.testing.assert_allclose(got[port], tensor.numpy(), rtol=1e-6)  # not deterministic: the last place is free
     assert (wanted[0] != token_match(metric, slots)[0]).any(), "the attributes matter here"
 
 

@@ -301,10 +301,13 @@ def free_input(proto: onnx.ModelProto, name: str) -> None:
 def telling_line(error: Exception) -> str:
     """OpenVINO's messages begin with where in its sources they come from, and end with what was wrong.
 
-    Those of its ONNX frontend have a summary behind that, which only repeats the op's name.
+    Those of its ONNX frontend have a summary behind that, which repeats an op's name and points to a manual.
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    lines = [line for line in lines if line != "Summary:" and not line.startswith("-- Conversion is failed for")]
+    for line in lines:
+        if line.startswith("-- No conversion rule found"):
+            return line.removeprefix("-- ")
+    lines = [line for line in lines if not line.startswith(("Summary:", "-- Conversion is failed for"))]
     return lines[-1] if lines else type(error).__name__
 
 
