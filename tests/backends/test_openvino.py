@@ -150,6 +150,18 @@ def test_sizes_stay_whole_in_brain_floats(exported: Callable[..., Path]):
             np.testing.assert_array_equal(step.size_out.sum(axis=1), 65.0)
 
 
+def test_reductions_in_brain_floats_take_brain_floats(exported: Callable[..., Path]):
+    """No reorders from and to float32 around them, which would cost more than the reduction."""
+    candidate = _bf16(exported("tome"))
+    if candidate is None:
+        return
+    compiled = candidate._requests[False, False].get_compiled_model()
+    ops = compiled.get_runtime_model().get_ordered_ops()
+    native = [op for op in ops if op.get_rt_info()["layerType"].astype(str) == "Reference"]
+    precisions = sorted(op.get_rt_info()["runtimePrecision"].astype(str) for op in native)
+    assert precisions == ["bf16"] * 4 + ["f32"] * 4, "four reductions, four plans"
+
+
 def test_validation_feeds_the_steps_to_openvino(exported: Callable[..., Path]):
     path = exported("evit")
     reference, candidate = OnnxRuntimeRunner(path, threads=1), OpenvinoRunner(path, threads=1)
