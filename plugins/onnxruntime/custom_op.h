@@ -16,7 +16,8 @@ struct Argument {
 };
 
 // Kernel has `static constexpr const char* kName`, `OrtStatusPtr init(const OrtKernelInfo*)`,
-// `OrtStatusPtr compute(OrtKernelContext*) const` and `static OrtStatusPtr infer(OrtShapeInferContext*)`.
+// `OrtStatusPtr compute(OrtKernelContext*) const`, and, where `kInfers`, `static OrtStatusPtr
+// infer(OrtShapeInferContext*)`.
 template <class Kernel>
 class CustomOp : public OrtCustomOp {
  public:
@@ -35,9 +36,11 @@ class CustomOp : public OrtCustomOp {
     GetVariadicInputMinArity = GetVariadicOutputMinArity = [](const OrtCustomOp*) { return 0; };
     GetVariadicInputHomogeneity = GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 0; };
     GetStartVersion = GetEndVersion = [](const OrtCustomOp*) { return 1; };
-    InferOutputShapeFn = [](const OrtCustomOp*, OrtShapeInferContext* context) {
-      return guarded([&] { return Kernel::infer(context); });
-    };
+    if constexpr (Kernel::kInfers) {
+      InferOutputShapeFn = [](const OrtCustomOp*, OrtShapeInferContext* context) {
+        return guarded([&] { return Kernel::infer(context); });
+      };
+    }
     CreateKernelV2 = create;
     KernelComputeV2 = [](void* kernel, OrtKernelContext* context) {
       return guarded([&] { return static_cast<const Kernel*>(kernel)->compute(context); });

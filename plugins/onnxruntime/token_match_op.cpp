@@ -8,6 +8,7 @@ namespace {
 class TokenMatch {
  public:
   static constexpr const char* kName = "TokenMatch";
+  static constexpr bool kInfers = true;
 
   OrtStatusPtr init(const OrtKernelInfo* info) {
     std::size_t order = 0;

@@ -8,6 +8,7 @@ namespace {
 class TokenReduce {
  public:
   static constexpr const char* kName = "TokenReduce";
+  static constexpr bool kInfers = true;
 
   OrtStatusPtr init(const OrtKernelInfo* info) {
     std::size_t mode = 0;

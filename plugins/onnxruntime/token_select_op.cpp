@@ -1,6 +1,5 @@
 #include "kernels/cpu/token_ops.h"
 #include "onnxruntime/custom_op.h"
-#include "onnxruntime/shape_inference.h"
 
 namespace tmdeploy::ort {
 namespace {
@@ -8,6 +7,8 @@ namespace {
 class TokenSelect {
  public:
   static constexpr const char* kName = "TokenSelect";
+  // ONNX Runtime 1.20 crashes where it describes to shape inference an optional input that is left out before the last.
+  static constexpr bool kInfers = false;
 
   OrtStatusPtr init(const OrtKernelInfo* info) {
     std::size_t leftover = 0;
@@ -62,13 +63,6 @@ class TokenSelect {
     wrong = cpu::token_select(params, score.data, dtype_of(score.type), metric.data, dtype_of(metric.type), plan, count,
                               scratch.get(), parallel);
     return wrong == nullptr ? nullptr : failure(ORT_INVALID_ARGUMENT, std::string("TokenSelect: ") + wrong);
-  }
-
-  static OrtStatusPtr infer(OrtShapeInferContext* context) {
-    TMDEPLOY_RETURN_IF_ERROR(infer_output(context, 0, {{0, 0}, {0, 1}}, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32));
-    TMDEPLOY_RETURN_IF_ERROR(infer_output(context, 1, {{0, 0}, {1, 0}}, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32));
-    TMDEPLOY_RETURN_IF_ERROR(infer_output(context, 2, {{0, 0}, {0, 1}}, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT));
-    return infer_output(context, 3, {{0, 0}}, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32);
   }
 
   ~TokenSelect() {

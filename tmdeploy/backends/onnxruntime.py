@@ -37,6 +37,7 @@ class OnnxRuntimeRunner:
         preprocessing: From the metadata; ImageNet's usual one, at the input's size, for a foreign file.
         pixels_in: Whether it takes uint8 pixels.
         class_names: From the metadata.
+        native: Whether the native library is registered.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class OnnxRuntimeRunner:
         self._threads = threads
         self._bytes = model
         self._library = ort_library() if native else None
+        self.native = self._library is not None
         start = perf_counter()
         self._session = self._make_session(path if model is None else model)
         self.load_seconds = perf_counter() - start
@@ -185,7 +187,7 @@ class OnnxRuntimeRunner:
         return self._traced
 
     def _make_session(self, source: Path | bytes) -> Any:
-        return make_session(source, path=self.path, threads=self._threads, native=self._library is not None)
+        return make_session(source, path=self.path, threads=self._threads, native=self.native)
 
     def _load_proto(self) -> onnx.ModelProto:
         import onnx

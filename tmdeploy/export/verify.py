@@ -57,7 +57,7 @@ def verify_file(
         preprocessing=metadata.preprocessing,
         pixels_in=metadata.preprocessing_in_graph,
     )
-    candidate = OnnxRuntimeRunner(path, name=name)
+    candidate = OnnxRuntimeRunner(path, name=name, native=False)  # what is in the file is what is proven
     try:
         report = validate(
             reference,
