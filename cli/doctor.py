@@ -27,7 +27,7 @@ def doctor(json: JsonOption = None) -> None:
     )
     backends = plain_table("Backends")
     for column in ("backend", "works", "detail", "what to do"):
-        backends.add_column(column)
+        backends.add_column(column, overflow="fold")
     for state in found.backends:
         works = "[green]yes[/green]" if state.works else "[red]no[/red]"
         backends.add_row(state.name, works, state.detail, state.remedy.replace("[", r"\["))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from .console import JsonOption, Output, ThreadsOption, TrustOption, progress, warn_skipped
+from .console import BackendOption, JsonOption, Output, ThreadsOption, TrustOption, progress, warn_skipped
 from .native_option import NativeOption
 from .numbers import schedule_for
 
@@ -22,6 +22,7 @@ def infer(
     ] = None,
     class_names: Annotated[Path | None, typer.Option(help="Class names: one a line, or JSON.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the result as CSV.")] = None,
+    backend: BackendOption = None,
     threads: ThreadsOption = None,
     native: NativeOption = True,
     trust_checkpoint: TrustOption = False,
@@ -39,12 +40,12 @@ def infer(
     from tmdeploy.report.predictions import predictions_csv, predictions_document, predictions_table
 
     names = read_class_names(class_names) if class_names is not None else None
-    options: dict[str, object] = {}
-    if backend_for(model).name == "pytorch":
+    options: dict[str, Any] = {}
+    if backend_for(model, backend).name == "pytorch":
         options["trust_checkpoint"] = trust_checkpoint
     with progress() as tell:
         tell("loading the model")
-        runner = open_runner(model, threads=threads, **options)
+        runner = open_runner(model, threads=threads, backend=backend, **options)
         amounts = schedule_for(schedule, runner) if schedule is not None else None
         predictions = classify(
             runner,

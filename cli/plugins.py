@@ -20,7 +20,15 @@ class Action(str, enum.Enum):
 
 def plugins(
     action: Annotated[Action, typer.Argument(help="build: compile them here. list: where they are looked for.")],
-    ort: Annotated[bool, typer.Option("--ort/--no-ort", help="The custom-op library for ONNX Runtime.")] = True,
+    ort: Annotated[
+        bool | None,
+        typer.Option(
+            "--ort/--no-ort", help="The custom-op library for ONNX Runtime; default: unless another is asked for."
+        ),
+    ] = None,
+    openvino: Annotated[
+        bool, typer.Option("--openvino", help="The extension library for the installed OpenVINO.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for what is built. Default: where it is found.")
     ] = None,
@@ -31,28 +39,47 @@ def plugins(
 ) -> None:
     """Build or list the native libraries, which run the reduction steps several times faster than function bodies.
 
-    [dim]tmdeploy plugins build --ort[/dim]
+    [dim]tmdeploy plugins build --ort --openvino[/dim]
     """
     out = Output(json)
     if action is Action.list:
         _list(out)
-    elif ort:
-        _build(out, output, fetch_headers)
+        return
+    made: list[str] = []
+    if ort or (ort is None and not openvino):
+        made.append(_build_ort(out, output, fetch_headers))
+    if openvino:
+        made.append(_build_openvino(out, output))
+    out.emit({"schema": "tmdeploy.plugins/1", "built": made})
 
 
-def _build(out: Output, output: Path | None, fetch_headers: bool) -> None:
+def _build_ort(out: Output, output: Path | None, fetch_headers: bool) -> str:
     from tmdeploy.native.build import build_ort
     from tmdeploy.native.headers import download_ort_headers, find_ort_headers
+    from tmdeploy.native.library import LIBRARY_VARIABLE
 
     with progress() as tell:
         if fetch_headers and find_ort_headers() is None:
             tell("downloading ONNX Runtime's headers")
             download_ort_headers()
         made = build_ort(output, progress=tell)
-    out.console.print(f"wrote {made}")
-    if output is not None:
-        out.console.print(f"Use it with: export TMDEPLOY_ORT_LIBRARY={made.resolve()}")
-    out.emit({"schema": "tmdeploy.plugins/1", "built": [str(made)]})
+    _say(out, made, LIBRARY_VARIABLE if output is not None else None)
+    return str(made)
+
+
+def _build_openvino(out: Output, output: Path | None) -> str:
+    from tmdeploy.native.openvino import OPENVINO_VARIABLE, build_openvino
+
+    with progress() as tell:
+        made = build_openvino(output, progress=tell)
+    _say(out, made, OPENVINO_VARIABLE if output is not None else None)
+    return str(made)
+
+
+def _say(out: Output, made: Path, variable: str | None) -> None:
+    out.console.print(f"wrote {made}", soft_wrap=True)
+    if variable is not None:
+        out.console.print(f"Use it with: export {variable}={made.resolve()}", soft_wrap=True)  # to be copied
 
 
 def _list(out: Output) -> None:
@@ -60,16 +87,23 @@ def _list(out: Output) -> None:
 
     from tmdeploy.native.build import load_problem
     from tmdeploy.native.library import ort_libraries, ort_library
+    from tmdeploy.native.openvino import openvino_libraries, openvino_library, openvino_problem
 
-    used = ort_library()
-    table = Table(title="Libraries for ONNX Runtime, in the order they are looked at", title_justify="left")
-    for column in ("state", "file", "where it is from"):
-        table.add_column(column, overflow="fold")
     rows = []
-    for place in ort_libraries():
-        problem = load_problem(place.path) if place.exists else "absent"
-        state = problem or ("used" if used == place else "works, not used")
-        rows.append({"path": str(place.path), "origin": place.origin, "state": state})
-        table.add_row(state, str(place.path), place.origin)
-    out.console.print(table)
+    for runtime, places, used, problem_of in (
+        ("ONNX Runtime", ort_libraries(), ort_library(), load_problem),
+        ("OpenVINO", openvino_libraries(), openvino_library(), openvino_problem),
+    ):
+        if not places:
+            out.console.print(f"{runtime} is not installed")
+            continue
+        table = Table(title=f"Libraries for {runtime}, in the order they are looked at", title_justify="left")
+        for column in ("state", "file", "where it is from"):
+            table.add_column(column, overflow="fold")
+        for place in places:
+            problem = problem_of(place.path) if place.exists else "absent"
+            state = problem or ("used" if used == place else "works, not used")
+            rows.append({"runtime": runtime, "path": str(place.path), "origin": place.origin, "state": state})
+            table.add_row(state, str(place.path), place.origin)
+        out.console.print(table)
     out.emit({"schema": "tmdeploy.plugins/1", "libraries": rows})

@@ -35,6 +35,14 @@ def validate(
     min_p: Annotated[float, typer.Option(help="McNemar p-value below which an accuracy drop fails.")] = 0.05,
     arch: ArchOption = None,
     num_heads: NumHeadsOption = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            "--backend",
+            metavar="NAME",
+            help="Of the candidate: onnxruntime (default for .onnx), openvino, openvino:bf16.",
+        ),
+    ] = None,
     threads: ThreadsOption = None,
     native: NativeOption = True,
     trust_checkpoint: TrustOption = False,
@@ -60,6 +68,7 @@ def validate(
             trust_checkpoint=trust_checkpoint,
             arch=arch,
             num_heads=num_heads,
+            backend=backend,
         )
         tell("reading the images")
         samples = sample_source(ours, theirs, data or [], random=random, limit=limit)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -43,7 +43,7 @@ def visualize(
     single = output.suffix.lower() == ".png"
     if single and len(paths) > 1:
         raise UsageError(f"{len(paths)} images do not fit in {output}", remedy="Name a folder with -o")
-    options: dict[str, object] = {}
+    options: dict[str, Any] = {}
     if backend_for(model).name == "pytorch":
         options["trust_checkpoint"] = trust_checkpoint
     written = []

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tmdeploy.errors import EnvironmentMissing
-from tmdeploy.native.library import ort_library
+from tmdeploy.native.library import NativeLibrary, ort_library
 
 _PACKAGES = (
     *("numpy", "onnx", "onnx-ir", "onnxruntime", "pillow", "torch", "onnxscript", "safetensors"),
@@ -70,6 +70,8 @@ def examine() -> Environment:
         backends=(
             _try("ONNX Runtime (CPU)", _run_onnxruntime, "pip install onnxruntime"),
             _native_ops(),
+            _try("OpenVINO", _run_openvino, "pip install 'tmdeploy[openvino]'"),
+            _openvino_ops(),
             _try("PyTorch", _run_torch, "pip install 'tmdeploy[export]'"),
             _try("export", _check_export, "pip install 'tmdeploy[export]'"),
         ),
@@ -132,14 +134,25 @@ def _try(name: str, run: Callable[[], str], remedy: str) -> BackendState:
 def _native_ops() -> BackendState:
     from tmdeploy.native.build import load_problem
 
-    name, remedy = "native ops", "tmdeploy plugins build"
+    return _library_state("native ops", "tmdeploy plugins build", ort_library, load_problem)
+
+
+def _openvino_ops() -> BackendState:
+    from tmdeploy.native.openvino import BUILD_COMMAND, openvino_library, openvino_problem
+
+    return _library_state("native ops (OpenVINO)", BUILD_COMMAND, openvino_library, openvino_problem)
+
+
+def _library_state(
+    name: str, remedy: str, find: Callable[[], NativeLibrary | None], problem_of: Callable[[Path], str | None]
+) -> BackendState:
     try:
-        library = ort_library()
+        library = find()
     except EnvironmentMissing as error:
         return BackendState(name, False, error.message, error.remedy or remedy)
     if library is None:
         return BackendState(name, False, "no library: function bodies run instead", remedy)
-    problem = load_problem(library.path)
+    problem = problem_of(library.path)
     if problem is not None:
         return BackendState(name, False, f"{library.path} does not load: {problem}", remedy)
     return BackendState(name, True, str(library.path))
@@ -159,6 +172,18 @@ def _run_onnxruntime() -> str:
     if result.tolist() != [2.0, 2.0]:
         raise RuntimeError("1 + 1 is not 2")
     return f"{onnxruntime.__version__}, opset 20 model ran"
+
+
+def _run_openvino() -> str:
+    import numpy as np
+    import openvino
+    from openvino import opset13 as ops
+
+    x = ops.parameter([2], np.float32)
+    compiled = openvino.compile_model(openvino.Model([ops.add(x, x)], [x]), "CPU")
+    if compiled([np.ones(2, np.float32)])[0].tolist() != [2.0, 2.0]:
+        raise RuntimeError("1 + 1 is not 2")
+    return f"{openvino.__version__.partition('-')[0]}, model ran"
 
 
 def _run_torch() -> str:

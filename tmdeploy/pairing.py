@@ -26,6 +26,7 @@ def open_pair(
     trust_checkpoint: bool = False,
     arch: str | None = None,
     num_heads: int | None = None,
+    backend: str | None = None,
 ) -> tuple[Runner, Runner]:
     """Open two models for comparison.
 
@@ -39,22 +40,23 @@ def open_pair(
         trust_checkpoint: Allow unpickling.
         arch: Of a checkpoint.
         num_heads: Of a checkpoint.
+        backend: Of the candidate; None takes its suffix's default. The reference always has its default.
 
     Raises:
-        UsageError: The two take different images.
+        UsageError: The two take different images, or there is no such backend for the candidate.
     """
-    opened: dict[Path, Runner] = {}
-    exported = [path for path in (reference, candidate) if backend_for(path).name != "pytorch"]
-    for path in exported:
-        opened[path] = open_runner(path, threads=threads)
+    wanted = ((reference, None), (candidate, backend))
+    opened: dict[tuple[Path, str | None], Runner] = {}
+    for path, choice in wanted:
+        if backend_for(path, choice).name != "pytorch" and (path, choice) not in opened:
+            opened[path, choice] = open_runner(path, threads=threads, backend=choice)
     options = options_like(
         list(opened.values()), CheckpointOptions(arch=arch, num_heads=num_heads, trust_checkpoint=trust_checkpoint)
     )
-    for path in (reference, candidate):
-        if path in opened:
-            continue
-        opened[path] = open_runner(path, threads=threads, **options.keywords())
-    first, second = opened[reference], opened[candidate]
+    for path, choice in wanted:
+        if (path, choice) not in opened:
+            opened[path, choice] = open_runner(path, threads=threads, backend=choice, **options.keywords())
+    first, second = (opened[key] for key in wanted)
     if first.preprocessing.image_size != second.preprocessing.image_size:
         sizes = [" x ".join(map(str, runner.preprocessing.image_size)) for runner in (first, second)]
         raise UsageError(f"{first.name} takes images of {sizes[0]} pixels, {second.name} of {sizes[1]}")

@@ -103,3 +103,36 @@ def test_models_of_other_images_are_not_compared(digits_onnx: Path, tmp_path: Pa
     done = run(capsys, "bench", digits_onnx, other, "--no-memory", *FAST)
     assert done.code == 2
     assert "take different images" in done.err
+
+
+def test_backends_of_one_file_side_by_side(digits_onnx: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = [digits_onnx, "--batch", 2, "--backend", "onnxruntime,openvino", "--free-merge"]
+    report = _report(capsys, *arguments, "--threads", 1)
+    name = digits_onnx.name
+    arms = {arm["name"]: arm for arm in report["arms"]}
+    for backend in ("onnxruntime", "openvino"):
+        label = f"{name}, {backend}"
+        for kind in ("", ", unmerged", ", free-merge"):
+            assert arms[label + kind]["backend"]["backend"] == backend
+        assert arms[label]["ratio"]["baseline"] == f"{label}, unmerged"
+    assert len(arms) == 6
+    memory = {row["name"]: row for row in report["models"]}
+    assert set(memory) == {f"{name}, onnxruntime", f"{name}, openvino"}
+    assert all(row["peak_mib"] > row["model_mib"] > 0 for row in memory.values())
+    assert report["machine"]["versions"]["openvino"]
+
+
+@pytest.mark.parametrize(
+    ("backend", "message"),
+    [
+        ("openvino,openvino", "a backend twice"),
+        ("tensorflow", "no backend 'tensorflow'"),
+        ("openvino:int8", "no precision 'int8' of openvino"),
+    ],
+)
+def test_backends_that_cannot_be_meant(
+    backend: str, message: str, digits_onnx: Path, capsys: pytest.CaptureFixture[str]
+):
+    done = run(capsys, "bench", digits_onnx, "--no-memory", "--backend", backend)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert message in done.err

@@ -117,3 +117,16 @@ def test_unknown_suffix_is_a_usage_error(tmp_path: Path, capsys: pytest.CaptureF
     model.touch()
     done = run(capsys, "infer", model, DIGITS)
     assert (done.code, "no backend reads '.plan' files" in done.err) == (2, True)
+
+
+def test_openvino_gives_the_same_answers(digits_onnx: Path, capsys: pytest.CaptureFixture[str]):
+    ours, theirs = (
+        json.loads(run(capsys, "infer", digits_onnx, DIGITS, "--json", "-", *backend).out)
+        for backend in ((), ("--backend", "openvino"))
+    )
+    assert theirs["model"]["backend"] == "openvino"
+    for one, other in zip(ours["images"], theirs["images"], strict=True):
+        assert [guess["index"] for guess in one["top"]] == [guess["index"] for guess in other["top"]]
+    done = run(capsys, "infer", EXAMPLES / "digits_tome.pt", DIGITS, "--backend", "openvino")
+    assert done.code == 2
+    assert "openvino reads .onnx only" in done.err

@@ -121,3 +121,16 @@ def test_bad_arguments(
     done = run(capsys, "validate", CHECKPOINT, digits_onnx, *arguments)
     assert (done.code, done.err.count("\n")) == (code, 1)
     assert message in done.err
+
+
+def test_one_file_in_two_backends(digits_onnx: Path, capsys: pytest.CaptureFixture[str]):
+    done = run(
+        capsys, "validate", digits_onnx, digits_onnx, "--backend", "openvino", "--data", DIGITS, "--batch", "7",
+        "--schedule", "8", "--json", "-",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    document = json.loads(done.out)
+    assert document["passed"] is True
+    assert (document["reference"]["backend"], document["candidate"]["backend"]) == ("onnxruntime", "openvino")
+    assert (document["compared"], document["agreeing"]) == (30, 30)
+    assert {check["level"] for check in document["checks"]} == {"numeric", "decisions", "model", "accuracy"}

@@ -13,6 +13,7 @@ import pytest
 
 from tmdeploy.native.build import build, plugin_sources
 from tmdeploy.native.headers import find_ort_headers
+from tmdeploy.native.openvino import build_options
 
 
 def need_compiler() -> None:
@@ -44,6 +45,10 @@ def built_ort() -> Path:
         pytest.skip("no ONNX Runtime headers: tmdeploy plugins build --fetch-headers")
     options = {"TMDEPLOY_BUILD_ORT": "ON", "TMDEPLOY_ORT_INCLUDE": str(headers)}
     return built("tmdeploy_ort", "onnxruntime/libtmdeploy_ort.so", **options)
+
+
+def built_openvino() -> Path:
+    return built("tmdeploy_openvino", "openvino/libtmdeploy_openvino.so", **build_options())
 
 
 def _digest(target: str, options: dict[str, str]) -> str:

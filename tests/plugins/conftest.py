@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.plugins.building import built_kernels, built_ort
+from tests.plugins.building import built_kernels, built_openvino, built_ort
 from tests.plugins.kernels import Kernels
 
 
@@ -16,3 +16,8 @@ def kernels() -> Kernels:
 @pytest.fixture(scope="session")
 def ort_built() -> Path:
     return built_ort()
+
+
+@pytest.fixture(scope="session")
+def openvino_built() -> Path:
+    return built_openvino()

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,51 +90,106 @@ class Runner(Protocol):
         ...
 
 
+@runtime_checkable
+class Part(Protocol):
+    """A piece of an exported graph. `inputs`: what can be fed, with its type."""
+
+    inputs: dict[str, np.dtype[Any]]
+
+    def run(self, names: Sequence[str], feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Outputs by name."""
+        ...
+
+
+@runtime_checkable
+class OpensParts(Protocol):
+    """What runners of exported files can do beside `Runner`: run pieces of their graph (level 1 of a validation)."""
+
+    def open_part(self, model: bytes) -> Part:
+        """A piece of the graph, serialised, run as the whole is."""
+        ...
+
+
 @dataclass(frozen=True)
 class BackendInfo:
-    """A registered backend: its module has `open_runner(path, *, threads=None, **options) -> Runner`."""
+    """A registered backend: its module has `open_runner(path, *, threads=None, **options) -> Runner`.
+
+    Attributes:
+        name: What the user calls it.
+        suffixes: What it reads; the first backend that reads a suffix is the default for it.
+        module: Where it is.
+        purpose: In a few words.
+        precisions: What may follow its name, as in `openvino:bf16`; the first is the default.
+    """
 
     name: str
     suffixes: tuple[str, ...]
     module: str
     purpose: str
+    precisions: tuple[str, ...] = ()
 
 
 # One row a backend; a newcomer adds a file and a row.
 BACKENDS: tuple[BackendInfo, ...] = (
     BackendInfo("onnxruntime", (".onnx",), "tmdeploy.backends.onnxruntime", "ONNX Runtime on the CPU, the default"),
+    BackendInfo("openvino", (".onnx",), "tmdeploy.backends.openvino", "OpenVINO on the CPU", ("f32", "bf16")),
     BackendInfo("pytorch", (".pt", ".pth", ".safetensors"), "tmdeploy.backends.pytorch", "PyTorch, the reference"),
 )
 
 
-def backend_for(path: Path) -> BackendInfo:
-    """The backend that reads this file, by suffix.
+def backend_for(path: Path, choice: str | None = None) -> BackendInfo:
+    """The backend that reads this file, by suffix or by name.
+
+    Args:
+        path: The file; it need not exist.
+        choice: A backend's name, perhaps with a precision (`openvino:bf16`); None takes the suffix's default.
 
     Raises:
-        UsageError: No backend reads this suffix.
+        UsageError: No backend reads this suffix, or the chosen one does not, or there is none of that name.
     """
+    if choice is not None:
+        backend = _chosen(choice)
+        if path.suffix.lower() not in backend.suffixes:
+            raise UsageError(f"{path}: {backend.name} reads {', '.join(backend.suffixes)} only")
+        return backend
     for backend in BACKENDS:
         if path.suffix.lower() in backend.suffixes:
             return backend
-    known = ", ".join(suffix for backend in BACKENDS for suffix in backend.suffixes)
+    known = ", ".join(dict.fromkeys(suffix for backend in BACKENDS for suffix in backend.suffixes))
     raise UsageError(f"{path}: no backend reads '{path.suffix}' files", remedy=f"Give one of: {known}")
 
 
-def open_runner(path: Path, *, threads: int | None = None, **options: object) -> Runner:
-    """Load a model with the backend of its suffix.
+def open_runner(path: Path, *, threads: int | None = None, backend: str | None = None, **options: object) -> Runner:
+    """Load a model with the backend of its suffix, or another one that reads it.
 
     Args:
         path: `.onnx`, `.pt`, `.pth` or `.safetensors`.
         threads: Intra-op threads; None leaves the backend's default.
+        backend: A backend's name, perhaps with a precision (`openvino:bf16`); None takes the suffix's default.
         options: Passed to the backend, such as `trust_checkpoint`.
 
     Raises:
         ArtifactError: The file is missing, truncated or foreign.
         EnvironmentMissing: The backend's package is not installed.
+        UsageError: No such backend or precision.
     """
-    backend = backend_for(path)
+    info = backend_for(path, backend)
     if not path.is_file():
         raise ArtifactError("no such file", path=path, remedy="Check the path")
-    runner = importlib.import_module(backend.module).open_runner(path, threads=threads, **options)
+    precision = "" if backend is None else backend.partition(":")[2]
+    if precision:
+        options["precision"] = precision
+    runner = importlib.import_module(info.module).open_runner(path, threads=threads, **options)
     assert isinstance(runner, Runner)  # noqa: S101 - the protocol of this module
     return runner
+
+
+def _chosen(choice: str) -> BackendInfo:
+    name, _, precision = choice.partition(":")
+    backend = next((backend for backend in BACKENDS if backend.name == name), None)
+    if backend is None:
+        raise UsageError(f"no backend '{name}'", remedy=f"Use one of: {', '.join(one.name for one in BACKENDS)}")
+    if precision and precision not in backend.precisions:
+        known = ", ".join(f"{name}:{one}" for one in backend.precisions)
+        raise UsageError(f"no precision '{precision}' of {name}", remedy=f"Use {known or name}")
+    return backend

@@ -10,16 +10,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tmdeploy.backends.base import Array, IntArray, StepTrace, Trace
-from tmdeploy.errors import ArtifactError, DataError, EnvironmentMissing, UsageError
+from tmdeploy.backends.base import Array, Trace
+from tmdeploy.backends.exported import named_tensors, preprocessing_of, schedule_input, step_trace, with_step_outputs
+from tmdeploy.errors import ArtifactError, DataError, EnvironmentMissing
 from tmdeploy.lazy import require
-from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, Preprocessing, StepRecord, parse
+from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, parse
 from tmdeploy.native.library import NativeLibrary, ort_library
 
 if TYPE_CHECKING:
     import onnx
 
-_TENSORS = ("x_in", "size_in", "x_out", "size_out")
+_TYPES: dict[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(uint8)": np.uint8,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+}
 
 
 class OnnxRuntimeRunner:
@@ -56,7 +63,8 @@ class OnnxRuntimeRunner:
         self.metadata: ArtifactMetadata | None = None if text is None else parse(text, path=str(path))
         self._input = self._image_input()
         self.pixels_in = self._input.type == "tensor(uint8)"
-        self.preprocessing = self._preprocessing()
+        height, width = self._input.shape[1:3] if self.pixels_in else self._input.shape[2:]
+        self.preprocessing = preprocessing_of(self.metadata, height, width)
         self.class_names: tuple[str, ...] = self.metadata.class_names if self.metadata is not None else ()
 
     def infer(self, images: NDArray[np.generic], schedule: Sequence[int] | None = None) -> Array:
@@ -82,12 +90,12 @@ class OnnxRuntimeRunner:
         steps = self.metadata.steps
         wanted = [self._session.get_outputs()[0].name]
         for step in steps:
-            wanted += [name for _, name in _named(step, tensors=tensors)]
+            wanted += [name for _, name in named_tensors(step, tensors=tensors)]
         names = list(dict.fromkeys(wanted))
         values = dict(zip(names, self._run(session, names, self._feeds(images, schedule)), strict=True))
         return Trace(
             values[wanted[0]].astype(np.float32, copy=False),
-            tuple(_step(step, values, tensors=tensors) for step in steps),
+            tuple(step_trace(step, values, tensors=tensors) for step in steps),
         )
 
     def describe(self) -> dict[str, str]:
@@ -116,6 +124,10 @@ class OnnxRuntimeRunner:
         # A registered kernel claims its node before ONNX Runtime looks at the node's function body.
         return f"native ({self._library.path})"
 
+    def open_part(self, model: bytes) -> OnnxRuntimePart:
+        """A piece of the graph, run as the whole is."""
+        return OnnxRuntimePart(self._make_session(model))
+
     def close(self) -> None:
         """Drop the sessions."""
         del self._session
@@ -138,17 +150,8 @@ class OnnxRuntimeRunner:
             )
         return inputs[0]
 
-    def _preprocessing(self) -> Preprocessing:
-        if self.metadata is not None:
-            return self.metadata.preprocessing
-        height, width = self._input.shape[2:] if not self.pixels_in else self._input.shape[1:3]
-        if isinstance(height, int) and isinstance(width, int):
-            return Preprocessing(image_size=(height, width))
-        return Preprocessing()
-
     def _feeds(self, images: NDArray[np.generic], schedule: Sequence[int] | None) -> dict[str, NDArray[np.generic]]:
-        wanted = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(float16)": np.float16}
-        dtype = wanted.get(self._input.type)
+        dtype = _TYPES.get(self._input.type)
         expected = list(self._input.shape)
         fits = images.ndim == 4 and all(
             not isinstance(side, int) or side == got for side, got in zip(expected, images.shape, strict=True)
@@ -160,22 +163,8 @@ class OnnxRuntimeRunner:
             )
         feeds: dict[str, NDArray[np.generic]] = {self._input.name: images.astype(dtype, copy=False)}
         if schedule is not None:
-            feeds[self._schedule_name(schedule)] = np.asarray(schedule, dtype=np.int64)
+            feeds[schedule_input(self.metadata, self.name, schedule)] = np.asarray(schedule, dtype=np.int64)
         return feeds
-
-    def _schedule_name(self, schedule: Sequence[int]) -> str:
-        metadata = self.metadata
-        if metadata is None or metadata.schedule_kind is None:
-            raise UsageError(f"{self.name} reduces no tokens, so it takes no schedule")
-        if not metadata.runtime_schedule:
-            raise UsageError(
-                f"{self.name} was exported with a fixed schedule", remedy="Export it with --runtime-r to change it"
-            )
-        if len(schedule) != len(metadata.layers):
-            raise UsageError(f"{len(schedule)} amounts for {len(metadata.layers)} reduction steps of {self.name}")
-        if min(schedule) < 0:
-            raise UsageError(f"{metadata.schedule_kind} is {min(schedule)}; it cannot be negative")
-        return metadata.schedule_kind
 
     def _run(self, session: Any, names: list[str], feeds: dict[str, NDArray[np.generic]]) -> list[NDArray[Any]]:
         try:
@@ -206,18 +195,35 @@ class OnnxRuntimeRunner:
         return onnx.load_from_string(self._bytes) if self._bytes is not None else onnx.load(str(self.path))
 
 
-def open_runner(path: Path, *, threads: int | None = None, native: bool = True) -> OnnxRuntimeRunner:
+class OnnxRuntimePart:
+    """A piece of a graph in a session; see `backends.base.Part`."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        entries = [*session.get_inputs(), *session.get_overridable_initializers()]
+        self.inputs = {entry.name: np.dtype(_TYPES[entry.type]) for entry in entries if entry.type in _TYPES}
+
+    def run(self, names: Sequence[str], feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Outputs by name."""
+        return dict(zip(names, self._session.run(list(names), feeds), strict=True))
+
+
+def open_runner(
+    path: Path, *, threads: int | None = None, model: bytes | None = None, name: str = "", native: bool = True
+) -> OnnxRuntimeRunner:
     """Load an ONNX file.
 
     Args:
         path: The file.
         threads: Intra-op threads; None leaves ONNX Runtime's default.
+        model: Serialised, instead of the file's content.
+        name: In tables; the file's name by default.
         native: Register the native library where there is one; else the file's function bodies run.
 
     Raises:
         ArtifactError: It is empty, truncated, no ONNX file, or one that ONNX Runtime cannot run.
     """
-    return OnnxRuntimeRunner(path, threads=threads, native=native)
+    return OnnxRuntimeRunner(path, threads=threads, model=model, name=name, native=native)
 
 
 def make_session(source: Path | bytes, *, path: Path, threads: int | None = None, native: bool = True) -> Any:
@@ -265,58 +271,6 @@ def _register(options: Any, library: NativeLibrary) -> None:
             f"the native library {library.path} does not load ({_first_line(error)})",
             remedy="Build it again with tmdeploy plugins build, or run with TMDEPLOY_NATIVE=0",
         ) from error
-
-
-def with_step_outputs(model: onnx.ModelProto, metadata: ArtifactMetadata) -> onnx.ModelProto:
-    """The model with every step's tensors as graph outputs; the model is changed in place and returned.
-
-    Raises:
-        ArtifactError: A recorded tensor is not in the graph.
-    """
-    import onnx
-
-    present = {output for node in model.graph.node for output in node.output}
-    outputs = {value.name for value in model.graph.output}
-    half = onnx.TensorProto.FLOAT16 if metadata.precision == "fp16" else onnx.TensorProto.FLOAT
-    for step in metadata.steps:
-        for kind, name in _named(step, tensors=True):
-            if name not in present:
-                raise ArtifactError(
-                    f"its metadata names a tensor '{name}' that is not in the graph",
-                    path=metadata.source_name,
-                    remedy="The file was changed after export: export it again",
-                )
-            if name in outputs:
-                continue
-            outputs.add(name)
-            element = half if kind.startswith("x_") or kind == "metric" else onnx.TensorProto.FLOAT
-            if kind in {"map", "index"}:
-                element = onnx.TensorProto.INT32
-            model.graph.output.append(onnx.helper.make_tensor_value_info(name, element, None))
-    return model
-
-
-def _named(step: StepRecord, *, tensors: bool) -> list[tuple[str, str]]:
-    kinds = ("map", "index", "signal", "metric", *(_TENSORS if tensors else ()))
-    return [(kind, name) for kind in kinds if (name := getattr(step, kind)) is not None]
-
-
-def _step(step: StepRecord, values: dict[str, NDArray[Any]], *, tensors: bool) -> StepTrace:
-    def maybe(kind: str, wanted: bool = True) -> Array | None:
-        name = getattr(step, kind)
-        return values[name].astype(np.float32, copy=False) if name is not None and wanted else None
-
-    plan: IntArray = values[step.map]
-    index: IntArray = values[step.index]
-    return StepTrace(
-        block=step.block,
-        op=step.op,
-        map=plan,
-        index=index,
-        signal=values[step.signal].astype(np.float32, copy=False),
-        metric=maybe("metric"),
-        **{kind: maybe(kind, tensors) for kind in _TENSORS},
-    )
 
 
 def _first_line(error: Exception) -> str:

@@ -31,6 +31,7 @@ class Contender:
         macs: Of an image; None for a foreign file.
         baseline: Name of the arm it is compared with first; None for a baseline.
         checkpoint: How it was opened; None for an exported file.
+        backend: As asked for; None for the suffix's default.
     """
 
     name: str
@@ -41,16 +42,18 @@ class Contender:
     macs: int | None
     baseline: str | None
     checkpoint: CheckpointOptions | None = None
+    backend: str | None = None
 
     @property
     def precision(self) -> str:
-        """fp32 or fp16."""
-        return self.runner.metadata.precision if self.runner.metadata is not None else "fp32"
+        """fp32, fp16 or bf16."""
+        return self.runner.describe().get("precision", "fp32")
 
 
 def gather(
     paths: Sequence[Path],
     *,
+    backends: Sequence[str | None] = (None,),
     threads: int | None,
     schedules: Callable[[Runner], Sequence[Schedule]],
     twin: bool,
@@ -62,6 +65,7 @@ def gather(
 
     Args:
         paths: Models.
+        backends: Of exported files; one set of arms each.
         threads: Of every backend.
         schedules: One arm each, for a model; None is its own schedule.
         twin: Also time each model's unmerged twin.
@@ -72,18 +76,24 @@ def gather(
     found: list[Contender] = []
     taken: dict[str, int] = {}
     exported = {
-        path: open_runner(path, threads=threads) for path in dict.fromkeys(paths) if backend_for(path).name != "pytorch"
+        (path, backend): open_runner(path, threads=threads, backend=backend)
+        for path in dict.fromkeys(paths)
+        if backend_for(path).name != "pytorch"
+        for backend in backends
     }
     options = options_like(list(exported.values()), checkpoint)
     for path in paths:
-        label = path.name
-        taken[label] = taken.get(label, 0) + 1
-        if taken[label] > 1:
-            label = f"{label} ({taken[label]})"
-        if path in exported:
-            found += _exported_arms(exported[path], label, threads, schedules, twin, free_merge, warnings)
-        else:
-            found += _checkpoint_arms(path, label, threads, schedules, twin, options)
+        chosen = [backend for backend in backends if (path, backend) in exported]
+        for backend in chosen or [None]:
+            label = labelled(path, backend if len(backends) > 1 else None)
+            taken[label] = taken.get(label, 0) + 1
+            if taken[label] > 1:
+                label = f"{label} ({taken[label]})"
+            if chosen:
+                runner = exported[path, backend]
+                found += _exported_arms(runner, backend, label, threads, schedules, twin, free_merge, warnings)
+            else:
+                found += _checkpoint_arms(path, label, threads, schedules, twin, options)
     return found
 
 
@@ -113,6 +123,7 @@ def _checkpoint_arms(
 
 def _exported_arms(
     runner: Runner,
+    backend: str | None,
     label: str,
     threads: int | None,
     schedules: Callable[[Runner], Sequence[Schedule]],
@@ -123,39 +134,41 @@ def _exported_arms(
     path, metadata = runner.path, runner.metadata
     if metadata is None:
         warnings.append(f"{label} carries no tmdeploy metadata: no MACs, no unmerged twin")
-        return [Contender(label, "model", runner, path, None, None, None)]
+        return [Contender(label, "model", runner, path, None, None, None, backend=backend)]
     config = VitConfig.model_validate(metadata.architecture)
     plain = model_macs(config).total
     if not metadata.steps:
-        return [Contender(label, "model", runner, path, None, plain, None)]
+        return [Contender(label, "model", runner, path, None, plain, None, backend=backend)]
     default = _macs(config, metadata, None)
     arms, baseline = [], None
     for kind, wanted, macs in (("unmerged", twin, plain), ("free-merge", free_merge, default)):
         if not wanted:
             continue
         try:
-            made = _twin_runner(path, metadata, kind, threads)
+            made = _twin_runner(path, backend, metadata, kind, threads)
         except ArtifactError as error:
             warnings.append(f"{label}: {error.message}")
             continue
         name = f"{label}, {kind}"
         if kind == "unmerged":
             baseline = name
-        arms.append(Contender(name, kind, made, path, None, macs, baseline if kind != "unmerged" else None))
+        compared = baseline if kind != "unmerged" else None
+        arms.append(Contender(name, kind, made, path, None, macs, compared, backend=backend))
     for schedule in schedules(runner) if metadata.runtime_schedule else (None,):
         name = _named(label, schedule)
-        arms.append(Contender(name, "model", runner, path, schedule, _macs(config, metadata, schedule), baseline))
+        macs = _macs(config, metadata, schedule)
+        arms.append(Contender(name, "model", runner, path, schedule, macs, baseline, backend=backend))
     return arms
 
 
-def _twin_runner(path: Path, metadata: ArtifactMetadata, kind: str, threads: int | None) -> Runner:
+def _twin_runner(path: Path, backend: str | None, metadata: ArtifactMetadata, kind: str, threads: int | None) -> Runner:
     import onnx
 
-    from tmdeploy.backends.onnxruntime import OnnxRuntimeRunner
     from tmdeploy.graph.twins import make_twin
 
     made = make_twin(onnx.load(str(path)), metadata, kind)  # type: ignore[arg-type]  # one of its kinds
-    return OnnxRuntimeRunner(path, threads=threads, model=made.SerializeToString(), name=f"{path.name}, {kind}")
+    name = f"{path.name}, {kind}"
+    return open_runner(path, threads=threads, backend=backend, model=made.SerializeToString(), name=name)
 
 
 def _macs(config: VitConfig, metadata: ArtifactMetadata, schedule: Schedule) -> int:
@@ -166,6 +179,11 @@ def _macs(config: VitConfig, metadata: ArtifactMetadata, schedule: Schedule) -> 
         amounts=metadata.schedule,
     )
     return model_macs(config, recipe.steps(config.tokens, config.num_prefix, schedule)).total
+
+
+def labelled(path: Path, backend: str | None) -> str:
+    """A model's name in tables; with its backend, where there are several."""
+    return path.name if backend is None else f"{path.name}, {backend}"
 
 
 def _named(label: str, schedule: Schedule) -> str:

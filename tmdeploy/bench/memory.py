@@ -5,6 +5,7 @@ Run as `python -m tmdeploy.bench.memory JOB`, JOB being a `Job` as JSON; prints 
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -29,6 +30,7 @@ class Job:
     batch: int
     threads: int | None = None
     checkpoint: CheckpointOptions | None = None  # None: no checkpoint
+    backend: str | None = None  # of an exported file; None: the suffix's default
 
 
 @dataclass(frozen=True)
@@ -76,14 +78,15 @@ def main(text: str) -> None:
     job = TypeAdapter(Job).validate_json(text)
     from tmdeploy.backends import backend_for, open_runner
 
-    if backend_for(job.path).name == "pytorch":
+    name = backend_for(job.path, job.backend).name
+    if name == "pytorch":
         import tmdeploy.models.checkpoint
         import tmdeploy.patching  # noqa: F401 - imports belong to the baseline
     else:
-        import onnxruntime  # noqa: F401
+        importlib.import_module(name)
     options = {} if job.checkpoint is None else job.checkpoint.keywords()
     before = _memory_mib("VmRSS")
-    runner = open_runner(job.path, threads=job.threads, **options)
+    runner = open_runner(job.path, threads=job.threads, backend=job.backend, **options)
     height, width = runner.preprocessing.image_size
     if runner.pixels_in:
         images = np.zeros((job.batch, height, width, 3), np.uint8)

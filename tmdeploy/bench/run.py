@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 import tmdeploy
 from tmdeploy.backends import Runner
 from tmdeploy.backends.options import CheckpointOptions
-from tmdeploy.bench.arms import Contender, Schedule, gather
+from tmdeploy.bench.arms import Contender, Schedule, gather, labelled
 from tmdeploy.bench.memory import Job, footprint
 from tmdeploy.bench.report import ArmRow, BenchReport, Machine, ModelRow, RatioRow
 from tmdeploy.bench.timing import Arm, Protocol, latency, measure, ratio
@@ -25,7 +25,7 @@ from tmdeploy.errors import ArtifactError, UsageError
 from tmdeploy.pairing import load_samples
 
 _CV_LIMIT = 0.10
-_PACKAGES = ("onnxruntime", "onnx", "numpy", "torch")
+_PACKAGES = ("onnxruntime", "openvino", "onnx", "numpy", "torch")
 
 
 def bench(
@@ -33,6 +33,7 @@ def bench(
     *,
     batch_sizes: Sequence[int] = (1, 8),
     protocol: Protocol | None = None,
+    backends: Sequence[str | None] = (None,),
     threads: int | None = None,
     data: Sequence[str] = (),
     schedules: Callable[[Runner], Sequence[Schedule]] = lambda _: (None,),
@@ -48,6 +49,7 @@ def bench(
         paths: Models: checkpoints and exported files, of the same image size.
         batch_sizes: One table each.
         protocol: How to measure.
+        backends: Of exported files, one set of arms each (`openvino:bf16`); None is the suffix's default.
         threads: Of every backend; None leaves each its default.
         data: Real images; none takes seeded random ones.
         schedules: Schedules to time, for each model.
@@ -66,6 +68,7 @@ def bench(
     progress("loading the models")
     contenders = gather(
         paths,
+        backends=backends,
         threads=threads,
         schedules=schedules,
         twin=twin,
@@ -75,11 +78,13 @@ def bench(
     )
     _check_same_images(contenders)
     models = []
-    for path in dict.fromkeys(paths):
-        progress(f"measuring the memory of {path.name}")
-        options = next(one.checkpoint for one in contenders if one.path == path)
-        job = Job(path, max(batch_sizes), threads, options)
-        models.append(_model_row(job, warnings) if memory else _unmeasured(path))
+    first = {(one.path, one.backend): one for one in reversed(contenders)}
+    for path, choice in dict.fromkeys((one.path, one.backend) for one in contenders):
+        options = first[path, choice].checkpoint
+        name = labelled(path, choice if len(backends) > 1 else None)
+        progress(f"measuring the memory of {name}")
+        job = Job(path, max(batch_sizes), threads, options, choice)
+        models.append(_model_row(job, name, warnings) if memory else _unmeasured(path, name))
     rows: list[ArmRow] = []
     source = ""
     for batch in batch_sizes:
@@ -161,8 +166,8 @@ def _compared(row: ArmRow, arm: Arm, base_arm: Arm, base: Contender, contender: 
     return row.model_copy(update=changes)
 
 
-def _model_row(job: Job, warnings: list[str]) -> ModelRow:
-    row = _unmeasured(job.path)
+def _model_row(job: Job, name: str, warnings: list[str]) -> ModelRow:
+    row = _unmeasured(job.path, name)
     try:
         found = footprint(job)
     except ArtifactError as error:
@@ -172,10 +177,8 @@ def _model_row(job: Job, warnings: list[str]) -> ModelRow:
     return row.model_copy(update=measured)
 
 
-def _unmeasured(path: Path) -> ModelRow:
-    return ModelRow(
-        name=path.name, path=str(path), bytes=path.stat().st_size, load_ms=None, peak_mib=None, model_mib=None
-    )
+def _unmeasured(path: Path, name: str) -> ModelRow:
+    return ModelRow(name=name, path=str(path), bytes=path.stat().st_size, load_ms=None, peak_mib=None, model_mib=None)
 
 
 def _doubts(rows: Sequence[ArmRow], load_before: float) -> list[str]:

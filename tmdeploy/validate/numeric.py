@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tmdeploy.backends.base import StepTrace
-from tmdeploy.backends.onnxruntime import make_session
+from tmdeploy.backends.base import OpensParts, StepTrace
 from tmdeploy.errors import ArtifactError
 from tmdeploy.metadata import ArtifactMetadata, StepRecord
 
 if TYPE_CHECKING:
     import onnx
-
-_TYPES = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(uint8)": np.uint8}
 
 
 @dataclass(frozen=True)
@@ -46,19 +43,19 @@ class TeacherForcing:
     Args:
         path: The `.onnx`.
         metadata: Its metadata.
-        native: Judge the native library's kernels where there is one; else the file's function bodies.
+        runner: Runs the pieces.
 
     Raises:
         ArtifactError: A step cannot be cut out.
     """
 
-    def __init__(self, path: Path, metadata: ArtifactMetadata, *, native: bool = True) -> None:
+    def __init__(self, path: Path, metadata: ArtifactMetadata, runner: OpensParts) -> None:
         import onnx.shape_inference
         import onnx.utils
 
         self._metadata = metadata
         self.default_amounts = metadata.schedule
-        self._sessions = []
+        self._parts = []
         model = onnx.load(path)
         extractor = onnx.utils.Extractor(onnx.shape_inference.infer_shapes(model))
         for step in metadata.steps:
@@ -67,10 +64,10 @@ class TeacherForcing:
                 part = extractor.extract_model(inputs, outputs)
                 known = {function.name for function in part.functions}
                 part.functions.extend(function for function in model.functions if function.name not in known)
-                session = make_session(_relaxed(part).SerializeToString(), path=path, threads=None, native=native)
+                opened = runner.open_part(_relaxed(part, metadata.schedule_kind).SerializeToString())
             except Exception as error:
                 raise ArtifactError(f"the step of block {step.block} cannot be cut out ({error})", path=path) from error
-            self._sessions.append((step, session, outputs))
+            self._parts.append((step, opened, outputs))
 
     def compare(self, steps: Sequence[StepTrace], amounts: Sequence[int]) -> list[StepError]:
         """Feed the reference's tensors, compare what comes out.
@@ -80,9 +77,7 @@ class TeacherForcing:
             amounts: The schedule the reference ran with.
         """
         errors = []
-        for (record, session, outputs), step in zip(self._sessions, steps, strict=True):
-            wanted = {entry.name: entry.type for entry in session.get_inputs()}
-            overridable = {entry.name for entry in session.get_overridable_initializers()}
+        for (record, part, outputs), step in zip(self._parts, steps, strict=True):
             given = {
                 record.signal: step.signal,
                 record.metric: step.metric,
@@ -93,12 +88,11 @@ class TeacherForcing:
                 "images": np.zeros((len(step.map), 1, 1, 1), dtype=np.float32),
             }
             feeds = {
-                name: _as(value, wanted.get(name, ""))
+                name: value.astype(part.inputs[name], copy=False)
                 for name, value in given.items()
-                if name is not None and value is not None and (name in wanted or name in overridable)
+                if name in part.inputs and value is not None
             }
-            got = dict(zip(outputs, session.run(outputs, feeds), strict=True))
-            errors.append(step_error(record, step, got))
+            errors.append(step_error(record, step, part.run(outputs, feeds)))
         return errors
 
 
@@ -134,9 +128,11 @@ def _boundary(step: StepRecord, metadata: ArtifactMetadata) -> tuple[list[str], 
     return inputs, outputs
 
 
-def _relaxed(part: onnx.ModelProto) -> onnx.ModelProto:
+def _relaxed(part: onnx.ModelProto, schedule: str | None) -> onnx.ModelProto:
     """Forget the shapes of the cut's inputs, so that any batch and token count can be fed."""
     for value in part.graph.input:
+        if value.name == schedule:  # as long as there are steps, whatever is fed
+            continue
         for axis, dimension in enumerate(value.type.tensor_type.shape.dim):
             dimension.Clear()
             dimension.dim_param = f"{value.name}_{axis}"
@@ -144,7 +140,3 @@ def _relaxed(part: onnx.ModelProto) -> onnx.ModelProto:
     for value in part.graph.output:
         value.type.tensor_type.ClearField("shape")
     return part
-
-
-def _as(value: NDArray[np.generic], kind: str) -> NDArray[np.generic]:
-    return value.astype(_TYPES.get(kind, value.dtype), copy=False)

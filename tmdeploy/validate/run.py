@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tmdeploy
-from tmdeploy.backends.base import Runner, Trace
+from tmdeploy.backends.base import OpensParts, Runner, Trace
 from tmdeploy.errors import ArtifactError, DataError
 from tmdeploy.preprocessing import normalise
 from tmdeploy.validate.checks import all_checks
@@ -123,8 +123,8 @@ class _Work:
             forcing = self.forcing if first == start == 0 else None
             ours, theirs = self._run(part.images, schedule, tensors=forcing is not None)
             if self.limits is None:
-                metadata = self.candidate.metadata
-                self.limits = self.asked.for_precision(metadata.precision if metadata else "fp32", ours.logits)
+                precision = self.candidate.describe().get("precision", "fp32")
+                self.limits = self.asked.for_precision(precision, ours.logits)
             decided = self._judge(ours, theirs, self.limits)
             self.seen.add(
                 ours,
@@ -170,10 +170,10 @@ class _Work:
 
 
 def _teacher_forcing(candidate: Runner) -> tuple[TeacherForcing | None, str | None]:
-    if candidate.metadata is None:
+    if candidate.metadata is None or not isinstance(candidate, OpensParts):
         return None, f"{candidate.name} is no exported file, so its steps cannot be fed"
     try:
-        return TeacherForcing(candidate.path, candidate.metadata, native=getattr(candidate, "native", True)), None
+        return TeacherForcing(candidate.path, candidate.metadata, candidate), None
     except ArtifactError as error:
         return None, error.message
 

@@ -1,14 +1,15 @@
-"""Attach the function bodies, or inline them."""
+"""Attach the function bodies, or inline them (`graph.inline`)."""
 
 from __future__ import annotations
 
-import onnx
-import onnx.inliner
 import onnx_ir as ir
 
 from tmdeploy.errors import ExportError
+from tmdeploy.graph.inline import inline_bodies
 from tmdeploy.ops import DOMAIN, VERSION
 from tmdeploy.ops.bodies import function_body
+
+__all__ = ["attach_bodies", "inline_bodies"]
 
 
 def attach_bodies(model: ir.Model, opset: int) -> None:
@@ -29,12 +30,3 @@ def attach_bodies(model: ir.Model, opset: int) -> None:
         model.functions[function.identifier()] = function
     if seen:
         model.graph.opset_imports[DOMAIN] = VERSION
-
-
-def inline_bodies(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Replace every node of the domain by its body: only standard ops remain."""
-    inlined = onnx.inliner.inline_local_functions(model)
-    keep = [entry for entry in inlined.opset_import if entry.domain != DOMAIN]
-    del inlined.opset_import[:]
-    inlined.opset_import.extend(keep)
-    return inlined

@@ -1,0 +1,131 @@
+"""The extension library for OpenVINO: where it is, building it.
+
+It is built for one version of OpenVINO and loads in that version only (the runtime's file name carries the version), so
+it is kept apart by version and no wheel of tmdeploy can bring it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from tmdeploy.environment import package_version
+from tmdeploy.errors import EnvironmentMissing
+from tmdeploy.files import atomic_path
+from tmdeploy.lazy import require
+from tmdeploy.native.build import BuildError, build
+from tmdeploy.native.library import REFUSAL_VARIABLE, NativeLibrary, cache_folder
+
+OPENVINO_LIBRARY = "libtmdeploy_openvino.dylib" if sys.platform == "darwin" else "libtmdeploy_openvino.so"
+OPENVINO_VARIABLE = "TMDEPLOY_OPENVINO_LIBRARY"
+BUILD_COMMAND = "tmdeploy plugins build --openvino"
+
+
+def openvino_libraries() -> tuple[NativeLibrary, ...]:
+    """The places in the order in which they are looked at."""
+    places = []
+    named = os.environ.get(OPENVINO_VARIABLE)
+    if named:
+        places.append(NativeLibrary(Path(named), f"environment variable {OPENVINO_VARIABLE}", asked_for=True))
+    if package_version("openvino") is not None:
+        places.append(NativeLibrary(built_folder() / OPENVINO_LIBRARY, f"built by {BUILD_COMMAND}"))
+    return tuple(places)
+
+
+def openvino_library() -> NativeLibrary | None:
+    """The extension to load; None where there is none, or where native code is refused.
+
+    Raises:
+        EnvironmentMissing: The environment names a file that is not there.
+    """
+    if os.environ.get(REFUSAL_VARIABLE) == "0":
+        return None
+    for place in openvino_libraries():
+        if place.exists:
+            return place
+        if place.asked_for:
+            raise EnvironmentMissing(
+                f"{OPENVINO_VARIABLE} names {place.path}, which is no file",
+                remedy=f"Unset it, or build the library with: {BUILD_COMMAND}",
+            )
+    return None
+
+
+def built_folder() -> Path:
+    """Where the library for the installed OpenVINO is put."""
+    return cache_folder() / f"openvino-{package_version('openvino')}"
+
+
+def cmake_folder() -> Path:
+    """The folder of OpenVINOConfig.cmake, which is part of the wheel, as are the headers.
+
+    Raises:
+        EnvironmentMissing: OpenVINO is not installed, or without them.
+    """
+    package = require("openvino", purpose="building its extension")
+    folder = Path(str(package.__file__)).parent / "cmake"
+    if not (folder / "OpenVINOConfig.cmake").is_file():
+        raise EnvironmentMissing(
+            f"the installed OpenVINO has no {folder / 'OpenVINOConfig.cmake'}",
+            remedy="Install the wheel, which brings headers and CMake files: pip install openvino",
+        )
+    return folder
+
+
+def build_options() -> dict[str, str]:
+    """CMake's options for it.
+
+    Raises:
+        EnvironmentMissing: OpenVINO is not installed, or without its CMake files.
+    """
+    return {"TMDEPLOY_BUILD_OPENVINO": "ON", "TMDEPLOY_BUILD_ORT": "OFF", "OpenVINO_DIR": str(cmake_folder())}
+
+
+def build_openvino(output: Path | None = None, *, progress: Callable[[str], None] = lambda _: None) -> Path:
+    """Build the extension library for the installed OpenVINO, try it, and put it in place.
+
+    Args:
+        output: Folder for it; None takes the one where tmdeploy finds it by itself.
+        progress: Called with a short description.
+
+    Returns:
+        The library.
+
+    Raises:
+        EnvironmentMissing: No OpenVINO, CMake or compiler.
+        BuildError: It does not compile or does not load.
+        ArtifactError: The folder is not writable.
+    """
+    options = build_options()
+    folder = built_folder() if output is None else output
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / OPENVINO_LIBRARY
+    with tempfile.TemporaryDirectory(prefix="tmdeploy-build-") as scratch:
+        build(Path(scratch), "tmdeploy_openvino", options, progress=progress)
+        made = Path(scratch) / "openvino" / OPENVINO_LIBRARY
+        progress("trying the library")
+        problem = openvino_problem(made)
+        if problem is not None:
+            raise BuildError(f"the library was built, but does not load ({problem})")
+        with atomic_path(target) as temporary:
+            shutil.copyfile(made, temporary)
+    return target
+
+
+def openvino_problem(library: Path) -> str | None:
+    """Why OpenVINO cannot load the library, None if it can; tried in another process, which may crash."""
+    script = "import sys, openvino; openvino.Core().add_extension(sys.argv[1])"
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", script, str(library)], capture_output=True, text=True, timeout=120, check=False
+    )
+    if done.returncode == 0:
+        return None
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    return next((line for line in lines if "Cannot load library" in line), None) or (
+        lines[-1] if lines else f"exit code {done.returncode}"
+    )
