@@ -104,6 +104,7 @@ class BackendInfo:
 BACKENDS: tuple[BackendInfo, ...] = (
     BackendInfo("onnxruntime", (".onnx",), "tmdeploy.backends.onnxruntime", "ONNX Runtime on the CPU, the default"),
     BackendInfo("pytorch", (".pt", ".pth", ".safetensors"), "tmdeploy.backends.pytorch", "PyTorch, the reference"),
+    BackendInfo("tensorrt", (".plan", ".engine"), "tmdeploy.backends.tensorrt", "TensorRT and TensorRT-RTX engines"),
 )
 
 
@@ -124,7 +125,7 @@ def open_runner(path: Path, *, threads: int | None = None, **options: object) ->
     """Load a model with the backend of its suffix.
 
     Args:
-        path: `.onnx`, `.pt`, `.pth` or `.safetensors`.
+        path: `.onnx`, `.pt`, `.pth`, `.safetensors`, `.plan` or `.engine`.
         threads: Intra-op threads; None leaves the backend's default.
         options: Passed to the backend, such as `trust_checkpoint`.
 

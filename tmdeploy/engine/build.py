@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -14,6 +12,7 @@ import onnx
 import tmdeploy
 from tmdeploy.engine import lowering
 from tmdeploy.engine.cache import default_timing_cache, read_timing_cache, write_timing_cache
+from tmdeploy.engine.compatibility import host_platform
 from tmdeploy.engine.flavour import Flavour, Log, Toolkit, open_toolkit
 from tmdeploy.engine.gpu import Gpu, find_gpu, gpu_or_none
 from tmdeploy.engine.kernels import count_kernels, read_kernels
@@ -155,11 +154,6 @@ def prepare(
     )
 
 
-def host_platform() -> str:
-    """Such as `linux-x86_64`."""
-    return f"{sys.platform}-{platform.machine().lower()}"
-
-
 @dataclass(frozen=True)
 class _Described:
     inputs: Any
@@ -245,9 +239,13 @@ def _has_ops(model: onnx.ModelProto) -> bool:
 
 
 def _build_remedy(log: Log, request: BuildRequest) -> str | None:
-    text = " ".join(log.errors).lower()
-    if "memory" in text and "cuda" in text:
+    text = " ".join(log.errors)
+    if "FP32 GEMM is not supported" in text:
+        return "sm_75 has no fp32 matrix products in TensorRT-RTX, and the planners need them: leave it out"
+    if "HW-specific datatypes" in text:
+        return "A GPU of --target-sm lacks this precision: leave it out, or choose another --precision"
+    if "CUDA_SUCCESS" in text and request.options.strip_weights:
+        return "TensorRT-RTX needs a GPU for --strip-weights: build on a machine with one"
+    if "out of memory" in text.lower():
         return "Give a smaller --workspace or --max-batch"
-    if request.target_sm and ("sm75" in text or "compute capability" in text or "implementation" in text):
-        return f"Not every GPU has every precision: build apart for each of {', '.join(request.target_sm)}"
     return None

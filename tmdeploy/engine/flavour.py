@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -153,7 +154,11 @@ def version_numbers(version: str) -> tuple[int, ...]:
 
 
 def _plain(message: str) -> str:
-    text = " ".join(message.split())
-    for cut in (" In ", " (In ", "\n"):
+    """Without the source positions and call names that only NVIDIA can read."""
+    text = " ".join(message.split()).partition("Internal Error: ")[0]
+    text = re.sub(r"\[[\w.]+:\d+: ?\w*\] ?", "", text)
+    text = re.sub(r"^\w+::\w+: Error Code \d+: ", "", text)
+    for cut in (" In ", " (In "):
         text = text.partition(cut)[0]
-    return text.rstrip(" :.")
+    opened = text.count("(") > text.count(")")
+    return text.rstrip(" :.") + (")" if opened else "")
