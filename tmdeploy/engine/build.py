@@ -60,7 +60,9 @@ def build_engine(request: BuildRequest, tell: Tell = lambda _, __: None) -> Buil
     prepared = prepare(model, metadata, request, toolkit)
     notes += [*prepared.notes, *advice(request.profiles)]
     start = perf_counter()
-    content, network, log = _build(prepared, request, toolkit, gpu, tell)
+    cancel = Cancel()
+    # all of it in the thread: an exception out of a signal would crash TensorRT in its calls of our logger
+    content, network, log = run_cancellable(lambda: _build(prepared, request, toolkit, gpu, tell, cancel), cancel)
     seconds = perf_counter() - start
     plugin = None
     if prepared.plugin and request.plugin is not None:
@@ -162,7 +164,7 @@ class _Described:
 
 
 def _build(
-    prepared: Prepared, request: BuildRequest, toolkit: Toolkit, gpu: Gpu | None, tell: Tell
+    prepared: Prepared, request: BuildRequest, toolkit: Toolkit, gpu: Gpu | None, tell: Tell, cancel: Cancel
 ) -> tuple[bytes, _Described, Log]:
     module = toolkit.module
     log = Log(module, keep_details=request.options.profiling_verbosity == "detailed")
@@ -176,9 +178,8 @@ def _build(
     network, parser = parse_network(prepared, builder, toolkit, log, path=request.model)
     config = configure(prepared, request, builder, toolkit)
     cache = _attach_cache(config, request, toolkit, gpu)
-    cancel = Cancel()
     config.progress_monitor = make_monitor(module, tell, cancel)
-    serialized = run_cancellable(lambda: builder.build_serialized_network(network, config), cancel)
+    serialized = None if cancel else builder.build_serialized_network(network, config)
     if serialized is None:
         raise ExportError(
             f"{toolkit.title} could not build it ({log.reason()})",

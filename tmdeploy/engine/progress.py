@@ -104,18 +104,22 @@ def run_cancellable(work: Callable[[], Result], cancel: Cancel) -> Result:
             outcome.append(work())
         except BaseException as error:
             failures.append(error)
+        finally:
+            finished.set()
 
+    finished = threading.Event()  # not Thread.join: Python 3.11 takes an interrupted join for the thread's end
     thread = threading.Thread(target=run, name="tmdeploy-build", daemon=True)
     thread.start()
     interrupted = False
-    while thread.is_alive():
+    while not finished.is_set():
         try:
-            thread.join(_POLL_S)
+            finished.wait(_POLL_S)
         except KeyboardInterrupt:  # noqa: PERF203
             if interrupted:
                 raise  # the second time: do not wait for the step to end
             interrupted = True
             cancel.set()
+    thread.join()
     if interrupted:
         raise KeyboardInterrupt
     if failures:
