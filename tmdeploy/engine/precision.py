@@ -132,6 +132,9 @@ class _Converter:
         for position, value in enumerate(self._graph.outputs):
             if value.dtype == self._low:
                 self._graph.outputs[position] = self._output(value)
+        for name, value in list(self._graph.initializers.items()):
+            if not value.uses() and not value.is_graph_input() and not value.is_graph_output():
+                del self._graph.initializers[name]  # its low-precision copy took its place
         return Conversion(narrowed, kept, self._casts, tuple(self._clipped))
 
     def _low_ports(self, node: ir.Node) -> tuple[set[int], set[int]]:
