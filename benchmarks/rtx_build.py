@@ -116,6 +116,7 @@ def _build(job: dict[str, object]) -> dict[str, object]:
         "engine_mb": round(record.bytes / 1e6, 1),
         "onnx_mb": round(model.stat().st_size / 1e6, 1),
         "kernels": kernels.total,
+        "fused_attention": kernels.fused_attention,
         "steps": [[step.block, step.only, step.shared] for step in kernels.steps],
     }
 

@@ -56,6 +56,8 @@ def test_every_method_at_every_precision(method: str, precision: str, exported: 
     assert record.inputs[0].shape == (2, 3, 64, 64)
     assert [tensor.type for tensor in (*record.inputs, *record.outputs)] == ["float", "float"]
     assert record.kernels is not None
+    # fp16 and bf16 have one kernel for softmax and both products, merged or not; fp32 has none
+    assert record.kernels.fused_attention == (2 if precision in {"fp16", "bf16"} else 0)
     steps = record.kernels.steps
     assert [step.block for step in steps] == ([] if method == "none" else [0, 1])
     assert all(0 < step.only <= BUDGET[method] for step in steps)

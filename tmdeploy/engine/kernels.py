@@ -61,6 +61,7 @@ class KernelCount(BaseModel):
 
     total: int
     types: dict[str, int]
+    fused_attention: int = Field(default=0, description="attentions that are one kernel, softmax and both products")
     steps: tuple[StepKernels, ...] = ()
 
 
@@ -88,6 +89,7 @@ def count_kernels(kernels: Iterable[Kernel]) -> KernelCount:
             (only if len(kernel.step_nodes) == len(kernel.nodes) else shared)[block] += 1
     return KernelCount(
         total=len(launched),
+        fused_attention=sum("_mha_" in kernel.name for kernel in launched),
         types=dict(Counter(kernel.type for kernel in launched).most_common()),
         steps=tuple(
             StepKernels(block=block, only=only[block], shared=shared[block]) for block in sorted({*only, *shared})

@@ -48,6 +48,9 @@ def engine_table(path: Path, record: EngineRecord, *, title: str) -> Table:
         steps = [step.only for step in record.kernels.steps]
         per_step = f", {min(steps)} to {max(steps)} of them for each reduction step alone" if steps else ""
         table.add_row("kernels", f"{record.kernels.total}{per_step}")
+        if record.model is not None:
+            depth = record.model.architecture["depth"]
+            table.add_row("attention fused", f"in {record.kernels.fused_attention} of {depth} blocks")
     options = record.options.model_dump(exclude_defaults=True)
     if options:
         table.add_row("options", ", ".join(f"{name.replace('_', '-')} {value}" for name, value in options.items()))
