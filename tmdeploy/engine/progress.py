@@ -94,7 +94,7 @@ def run_cancellable(work: Callable[[], Result], cancel: Cancel) -> Result:
     """Run `work` in a thread, so that Ctrl-C reaches this one at once and is passed on as a cancel.
 
     Raises:
-        KeyboardInterrupt: After the work has stopped.
+        KeyboardInterrupt: After the work has stopped; SystemExit likewise.
     """
     outcome: list[Result] = []
     failures: list[BaseException] = []
@@ -110,18 +110,18 @@ def run_cancellable(work: Callable[[], Result], cancel: Cancel) -> Result:
     finished = threading.Event()  # not Thread.join: Python 3.11 takes an interrupted join for the thread's end
     thread = threading.Thread(target=run, name="tmdeploy-build", daemon=True)
     thread.start()
-    interrupted = False
+    interruption: BaseException | None = None
     while not finished.is_set():
         try:
             finished.wait(_POLL_S)
-        except KeyboardInterrupt:  # noqa: PERF203
-            if interrupted:
+        except (KeyboardInterrupt, SystemExit) as error:  # noqa: PERF203 - SIGTERM is the latter in our command line
+            if interruption is not None:
                 raise  # the second time: do not wait for the step to end
-            interrupted = True
+            interruption = error
             cancel.set()
     thread.join()
-    if interrupted:
-        raise KeyboardInterrupt
+    if interruption is not None:
+        raise interruption
     if failures:
         raise failures[0]
     return outcome[0]
