@@ -22,6 +22,7 @@ from .console import complain, settings
 # One row a command; the module's function of the same name is the command.
 COMMANDS = (
     "export",
+    "build",
     "validate",
     "bench",
     "infer",
@@ -32,6 +33,7 @@ COMMANDS = (
     "plugins",
     "demo",
 )
+_NEED_ARGUMENTS = {"export", "build", "validate", "bench", "infer", "inspect", "visualize"}
 _EPILOG = "Every command takes --debug (show tracebacks) and --quiet. Exit codes: 0 done or passed, 1 a check failed, \
 2 usage, 3 environment missing, 4 export, parse or build failed, 130 interrupted."
 
@@ -63,9 +65,7 @@ def build_app() -> typer.Typer:
     app.callback()(_root)
     for name in COMMANDS:
         module = importlib.import_module(f".{name}", __name__)
-        app.command(name, no_args_is_help=name in {"export", "validate", "bench", "infer", "inspect", "visualize"})(
-            _guarded(getattr(module, name))
-        )
+        app.command(name, no_args_is_help=name in _NEED_ARGUMENTS)(_guarded(getattr(module, name)))
     return app
 
 

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 
 def bench(
-    model: Annotated[list[Path], typer.Argument(help="Models: .onnx and checkpoints.", show_default=False)],
+    model: Annotated[
+        list[Path] | None, typer.Argument(help="Models: .onnx, checkpoints and engines.", show_default=False)
+    ] = None,
+    engine: Annotated[
+        list[Path] | None, typer.Option("--engine", help="Engines to time beside them: .plan. Repeatable.")
+    ] = None,
     batch: Annotated[str, typer.Option(help="Batch sizes, one table each.")] = "1,8",
     schedule: Annotated[
         list[str] | None,
@@ -55,8 +60,12 @@ def bench(
     from tmdeploy.backends.options import CheckpointOptions
     from tmdeploy.bench.run import bench as run
     from tmdeploy.bench.timing import Protocol
+    from tmdeploy.errors import UsageError
     from tmdeploy.report.bench import print_bench
 
+    models = [*(model or ()), *(engine or ())]
+    if not models:
+        raise UsageError("nothing to time", remedy="Name models, or engines with --engine")
     protocol = Protocol(
         warm_up_s=seconds(warm_up, "--warm-up"),
         duration_s=seconds(duration, "--duration"),
@@ -72,7 +81,7 @@ def bench(
 
     with progress() as tell:
         report = run(
-            model,
+            models,
             batch_sizes=batch_sizes(batch),
             protocol=protocol,
             backends=backend_names(backend),

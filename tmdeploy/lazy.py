@@ -13,7 +13,8 @@ _EXTRA = {
     "safetensors": "export",
     "openvino": "openvino",
     "tensorrt": "tensorrt",
-    "polygraphy": "tensorrt",
+    "tensorrt_rtx": "rtx",
+    "cuda": "rtx",
     "sklearn": "dev",
 }
 

@@ -134,6 +134,7 @@ BACKENDS: tuple[BackendInfo, ...] = (
     BackendInfo("onnxruntime", (".onnx",), "tmdeploy.backends.onnxruntime", "ONNX Runtime on the CPU, the default"),
     BackendInfo("openvino", (".onnx",), "tmdeploy.backends.openvino", "OpenVINO on the CPU", ("f32", "bf16")),
     BackendInfo("pytorch", (".pt", ".pth", ".safetensors"), "tmdeploy.backends.pytorch", "PyTorch, the reference"),
+    BackendInfo("tensorrt", (".plan", ".engine"), "tmdeploy.backends.tensorrt", "TensorRT and TensorRT-RTX engines"),
 )
 
 
@@ -163,7 +164,7 @@ def open_runner(path: Path, *, threads: int | None = None, backend: str | None =
     """Load a model with the backend of its suffix, or another one that reads it.
 
     Args:
-        path: `.onnx`, `.pt`, `.pth` or `.safetensors`.
+        path: `.onnx`, `.pt`, `.pth`, `.safetensors`, `.plan` or `.engine`.
         threads: Intra-op threads; None leaves the backend's default.
         backend: A backend's name, perhaps with a precision (`openvino:bf16`); None takes the suffix's default.
         options: Passed to the backend, such as `trust_checkpoint`.

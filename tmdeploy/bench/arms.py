@@ -141,6 +141,9 @@ def _exported_arms(
         return [Contender(label, "model", runner, path, None, plain, None, backend=backend)]
     default = _macs(config, metadata, None)
     arms, baseline = [], None
+    if backend_for(path).name == "tensorrt" and (twin or free_merge):
+        warnings.append(f"{label}: no twin can be made from an engine; build one with --method none to compare with")
+        twin = free_merge = False
     for kind, wanted, macs in (("unmerged", twin, plain), ("free-merge", free_merge, default)):
         if not wanted:
             continue

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 import tmdeploy
 from tmdeploy.backends import Runner
 from tmdeploy.backends.options import CheckpointOptions
+from tmdeploy.backends.tensorrt import TensorrtRunner
 from tmdeploy.bench.arms import Contender, Schedule, gather, labelled
 from tmdeploy.bench.memory import Job, footprint
 from tmdeploy.bench.report import ArmRow, BenchReport, Machine, ModelRow, RatioRow
@@ -106,6 +107,8 @@ def bench(
 
 def _call(contender: Contender, images: NDArray[np.generic], batch: int) -> Callable[[], object]:
     runner, schedule = contender.runner, contender.schedule
+    if isinstance(runner, TensorrtRunner):
+        runner.check_batch(batch)
     if runner.metadata is not None and not runner.metadata.dynamic_batch and batch > 1:
         raise UsageError(
             f"{contender.name} takes batch 1 only", remedy="Export it with --dynamic-batch, or bench --batch 1"

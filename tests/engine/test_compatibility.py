@@ -1,0 +1,236 @@
+"""Engines that will not run here: each mismatch says what the engine wants, what is here, and what to do."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.engine.engines import engine_file, full_bytes, rtx_bytes
+from tmdeploy.backends import backend_for, open_runner
+from tmdeploy.engine import compatibility
+from tmdeploy.engine.compatibility import check_fit, check_gpu, check_version, find_plugin, read_engine
+from tmdeploy.engine.flavour import Flavour, Toolkit
+from tmdeploy.engine.gpu import Gpu
+from tmdeploy.engine.sidecar import Options, PluginRecord, sidecar_path
+from tmdeploy.errors import ArtifactError, EnvironmentMissing, UsageError
+from tmdeploy.files import sha256
+
+L4 = Gpu(0, "NVIDIA L4", (8, 9), 24 << 30)
+T4 = Gpu(0, "Tesla T4", (7, 5), 16 << 30)
+A100 = Gpu(0, "NVIDIA A100", (8, 0), 80 << 30)
+
+
+def _missing(folder: Path) -> Path:
+    return folder / "gone.plan"
+
+
+def _empty(folder: Path) -> Path:
+    path = engine_file(folder, rtx_bytes())
+    path.write_bytes(b"")
+    return path
+
+
+def _onnx_file(folder: Path) -> Path:
+    path = engine_file(folder, rtx_bytes())
+    path.write_bytes(b"\x08\x0a\x12\x08tmdeploy" + bytes(100))
+    return path
+
+
+def _ultralytics(folder: Path) -> Path:
+    path = engine_file(folder, rtx_bytes())
+    path.write_bytes(b'\x10\0\0\0{"stride": 32}  ftrt')
+    return path
+
+
+def _text(folder: Path) -> Path:
+    path = engine_file(folder, rtx_bytes())
+    path.write_text("hello")
+    return path
+
+
+def _cut_rtx(folder: Path) -> Path:
+    path = engine_file(folder, rtx_bytes())
+    path.write_bytes(path.read_bytes()[:-50])
+    return path
+
+
+def _cut_full(folder: Path) -> Path:
+    path = engine_file(folder, full_bytes())
+    path.write_bytes(path.read_bytes()[:-50])
+    return path
+
+
+def _no_sidecar(folder: Path) -> Path:
+    path = engine_file(folder, rtx_bytes())
+    sidecar_path(path).unlink()
+    return path
+
+
+def _damaged_sidecar(folder: Path) -> Path:
+    path = engine_file(folder, rtx_bytes())
+    sidecar_path(path).write_text('{"schema": "tmdeploy.engine/1"}')
+    return path
+
+
+def _other_engine(folder: Path) -> Path:
+    path = engine_file(folder, full_bytes())
+    path.write_bytes(rtx_bytes(400))
+    return path
+
+
+def _other_version_of_it(folder: Path) -> Path:
+    path = engine_file(folder, rtx_bytes())
+    path.write_bytes(rtx_bytes(version=(1, 5, 0, 99)))
+    return path
+
+
+def _flipped_bit(folder: Path) -> Path:
+    path = engine_file(folder, rtx_bytes())
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (_missing, r"no such file"),
+        (_empty, r"is empty\. Build it again"),
+        (_onnx_file, r"is no TensorRT engine .*It looks like an ONNX file: name it \.onnx and run tmdeploy build"),
+        (_ultralytics, r"is no TensorRT engine .*Ultralytics file, with JSON before the engine"),
+        (_text, r"is no TensorRT engine \(it begins with b'hello'\)\. Give a file that tmdeploy build or trtexec"),
+        (_cut_rtx, r"truncated or damaged: 178 bytes are here, its header says 228\. Copy it again, in binary mode"),
+        (_cut_full, r"is truncated: 254 bytes are here, tiny\.plan\.json says 304\..* build tiny\.onnx -o tiny\.plan"),
+        (_no_sidecar, r"has no sidecar 'tiny\.plan\.json' beside it.* Copy it from where .*tmdeploy build MODEL\.onnx"),
+        (_damaged_sidecar, r"is no sidecar that this version can read \(.*Field required\)"),
+        (_other_engine, r"is not the engine that .* describes \(it is of TensorRT-RTX, not TensorRT\)"),
+        (_other_version_of_it, r"describes \(it is of version 1\.5\.0\.99, not 1\.7\.1\.116\)"),
+        (_flipped_bit, r"describes \(its checksum is another\)\. Copy both files together, or build again"),
+    ],
+)  # fmt: skip
+def test_broken_engines(make: Callable[[Path], Path], message: str, tmp_path: Path):
+    with pytest.raises(ArtifactError, match=message) as raised:
+        read_engine(make(tmp_path))
+    assert "\n" not in str(raised.value)
+
+
+def test_the_whole_engine_is_read(tmp_path: Path):
+    assert read_engine(engine_file(tmp_path, rtx_bytes())).precision == "fp16"
+    assert read_engine(engine_file(tmp_path, full_bytes())).sm == "sm_89"
+
+
+def _toolkit(flavour: Flavour, version: str) -> Toolkit:
+    return Toolkit(flavour, SimpleNamespace(), version)
+
+
+@pytest.mark.parametrize(
+    ("here", "compatible", "fits"),
+    [
+        ("11.4.0.106", False, True),
+        ("11.4.0.200", False, True),
+        ("11.3.0.99", False, False),
+        ("11.4.1.1", False, False),
+        ("11.4.1.1", True, True),
+        ("11.3.0.99", True, False),
+    ],
+)
+def test_versions(here: str, compatible: bool, fits: bool, tmp_path: Path):
+    path = engine_file(tmp_path, full_bytes(), options=Options(version_compatible=compatible))
+    record, toolkit = read_engine(path), _toolkit(Flavour.TENSORRT, here)
+    if fits:
+        check_version(path, record, toolkit)
+        return
+    message = (
+        rf"was built by TensorRT 11\.4\.0\.106, {here} is installed\. Install tensorrt==11\.4\.0\.\*, or build again"
+    )
+    with pytest.raises(EnvironmentMissing, match=message):
+        check_version(path, record, toolkit)
+
+
+@pytest.mark.parametrize(
+    ("content", "changes", "gpu", "wants"),
+    [
+        (full_bytes(), {}, L4, None),
+        (full_bytes(), {}, A100, r"sm_89 \(NVIDIA L4\), this GPU is sm_80 \(NVIDIA A100\)\. .*--hardware-compatible"),
+        (full_bytes(), {"options": Options(hardware_compatible="ampere+")}, A100, None),
+        (full_bytes(), {"options": Options(hardware_compatible="ampere+")}, T4, r"sm_80 and later, this GPU is sm_75"),
+        (rtx_bytes(), {}, A100, None),
+        (rtx_bytes(), {}, T4, r"sm_80 and later, this GPU is sm_75 .*--target-sm sm_75"),
+        (rtx_bytes(), {"target_sm": ("sm_86", "sm_89")}, L4, None),
+        (rtx_bytes(), {"target_sm": ("sm_86",)}, L4, r"sm_86, this GPU is sm_89 .*--target-sm sm_89"),
+    ],
+)
+def test_gpus(content: bytes, changes: dict, gpu: Gpu, wants: str | None, tmp_path: Path):
+    path = engine_file(tmp_path, content, **changes)
+    record = read_engine(path)
+    if wants is None:
+        check_gpu(path, record, gpu)
+        return
+    with pytest.raises(EnvironmentMissing, match=f"was built for {wants}"):
+        check_gpu(path, record, gpu)
+
+
+def test_plugin_libraries(tmp_path: Path):
+    library = tmp_path / "elsewhere" / "libtmdeploy_tensorrt.so"
+    library.parent.mkdir()
+    library.write_bytes(b"\x7fELF")
+    plugin = PluginRecord(path=str(library), sha256=sha256(library), embedded=False)
+    path = engine_file(tmp_path, full_bytes(), plugin=plugin, lowering="plugin")
+    assert find_plugin(path, read_engine(path)) == library
+    beside = tmp_path / library.name
+    library.rename(beside)
+    assert find_plugin(path, read_engine(path)) == beside
+    beside.write_bytes(b"another")
+    with pytest.raises(ArtifactError, match=r"is not the plugin library that tiny\.plan was built with"):
+        find_plugin(path, read_engine(path))
+    beside.unlink()
+    with pytest.raises(
+        EnvironmentMissing, match=r"needs the plugin library 'libtmdeploy_tensorrt\.so', .*beside it\. Copy"
+    ):
+        find_plugin(path, read_engine(path))
+    carried = engine_file(tmp_path, full_bytes(), plugin=plugin.model_copy(update={"embedded": True}))
+    assert find_plugin(carried, read_engine(carried)) is None
+
+
+def test_another_system_is_named_first(tmp_path: Path):
+    path = engine_file(tmp_path, rtx_bytes(), platform="win32-amd64")
+    with pytest.raises(EnvironmentMissing, match=r"was built for win32-amd64, this is .*Build it here: tmdeploy build"):
+        check_fit(path)
+
+
+def test_full_tensorrt_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(__import__("sys").modules, "tensorrt", None)
+    path = engine_file(tmp_path, full_bytes())
+    with pytest.raises(
+        EnvironmentMissing, match=r"running .*tiny\.plan needs .*'tensorrt'.*pip install 'tmdeploy\[tensorrt\]'"
+    ):
+        check_fit(path)
+
+
+def test_no_gpu_is_said_last_and_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    toolkit = _toolkit(Flavour.RTX, "1.7.1.116")
+    monkeypatch.setattr(compatibility, "open_toolkit", lambda *_, **__: toolkit)
+
+    def missing(purpose: str) -> Gpu:
+        raise EnvironmentMissing(f"{purpose} needs an NVIDIA GPU, and there is none here (no driver)")
+
+    monkeypatch.setattr(compatibility, "find_gpu", missing)
+    path = engine_file(tmp_path, rtx_bytes())
+    assert backend_for(path).name == "tensorrt"
+    with pytest.raises(EnvironmentMissing, match="running .*tiny.plan needs an NVIDIA GPU") as raised:
+        open_runner(path)
+    assert raised.value.exit_code == 3
+    monkeypatch.setattr(compatibility, "find_gpu", lambda _: L4)
+    fit = check_fit(path)
+    assert (fit.gpu.sm, fit.toolkit, fit.plugin) == ("sm_89", toolkit, None)
+    older = dataclasses.replace(toolkit, version="1.5.0.10")
+    monkeypatch.setattr(compatibility, "open_toolkit", lambda *_, **__: older)
+    with pytest.raises(EnvironmentMissing, match=r"Install tensorrt-rtx-cu13==1\.7\.1\.\*"):
+        check_fit(path)
+
+
+def test_engines_are_found_by_suffix_alone():
+    assert backend_for(Path("a.engine")).name == backend_for(Path("a.PLAN")).name == "tensorrt"
+    with pytest.raises(UsageError, match=r"\.plan"):
+        backend_for(Path("a.trt"))

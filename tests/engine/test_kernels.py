@@ -1,0 +1,34 @@
+from tmdeploy.engine.kernels import StepKernels, count_kernels, read_kernels
+
+# Shortened lines of a TensorRT-RTX 1.7 build log.
+LAYERS = (
+    ("shapes_0", "shape_call", ()),
+    ("conv", "correlation", ("conv2d",)),
+    ("__myl_Slic_7", "kgen", ("block0/TokenMatch/half_a", "block0/signal")),
+    ("dot_8", "gemm", ("block0/TokenMatch/similarity_dot",)),
+    ("topk_9", "kgen", ("block0/TokenMatch/a", "block0/TokenReduce/b")),
+    ("_gemm_mha_v2_myl0_9", "kgen", ("node_softmax", "node_matmul_1")),
+    ("sum_10", "kgen", ("block3/TokenReduce_1/wsum", "block3/TokenReduce/y")),
+)
+PORTS = "Inputs: [ { Name: x, Dimensions: [-1,3] }], Constants: [], Outputs: []"
+LINES = [
+    f"Name: {name}, LayerType: {kind}, {PORTS}, Metadata: {''.join(f'[ONNX Layer: {node}]' for node in nodes)}"
+    for name, kind, nodes in LAYERS
+]
+LOG = ["some other message", "\n".join(["Engine Layer Information:", *LINES])]
+
+
+def test_kernels_of_a_log():
+    kernels = read_kernels(LOG)
+    assert [(kernel.name, kernel.type, kernel.nodes) for kernel in kernels] == list(LAYERS)
+    assert kernels[2].step_nodes == ("block0/TokenMatch/half_a",)
+    counted = count_kernels(kernels)
+    assert counted.total == 6  # arithmetic on shapes launches nothing
+    assert counted.types == {"kgen": 4, "correlation": 1, "gemm": 1}
+    assert counted.fused_attention == 1
+    assert counted.steps == (StepKernels(block=0, only=2, shared=1), StepKernels(block=3, only=1, shared=0))
+
+
+def test_a_log_without_kernels():
+    assert read_kernels(["nothing", "Name: not a layer"]) == ()
+    assert count_kernels(()).total == 0

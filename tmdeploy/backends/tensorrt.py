@@ -1,0 +1,146 @@
+"""TensorRT and TensorRT-RTX engines. No torch, no onnxruntime in here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tmdeploy.backends.base import Array, Trace
+from tmdeploy.engine.compatibility import check_fit
+from tmdeploy.engine.session import Session
+from tmdeploy.errors import ArtifactError, DataError, UsageError
+from tmdeploy.metadata import Preprocessing
+
+
+class TensorrtRunner:
+    """An engine on the GPU; see `backends.base.Runner`.
+
+    Attributes:
+        load_seconds: Time to check, deserialise and allocate, seconds.
+        record: The sidecar.
+        metadata: Of the ONNX file it was built from; its schedule can be changed only if the engine has a range.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.name = path, path.name
+        start = perf_counter()
+        self._fit = check_fit(path)
+        self.record = record = self._fit.record
+        self._session = Session(path, self._fit)
+        self.load_seconds = perf_counter() - start
+        ranged = record.schedule is not None
+        self.metadata = None if record.model is None else record.model.model_copy(update={"runtime_schedule": ranged})
+        image = next(tensor for tensor in record.inputs if not tensor.shape_input)
+        self._image = image
+        self.pixels_in = image.type == "uint8"
+        height, width = image.shape[1:3] if self.pixels_in else image.shape[2:]
+        self.preprocessing = (
+            record.model.preprocessing if record.model is not None else Preprocessing(image_size=(height, width))
+        )
+        self.class_names: tuple[str, ...] = record.model.class_names if record.model is not None else ()
+
+    def infer(self, images: NDArray[np.generic], schedule: Sequence[int] | None = None) -> Array:
+        """Logits, f32 [B, classes]; more images than the largest profile holds are run in portions.
+
+        Raises:
+            DataError: Images of another shape or type than the engine takes.
+            UsageError: A schedule outside its range, or for an engine whose schedule is fixed.
+        """
+        if (
+            images.ndim != 4
+            or images.shape[1:] != self._image.shape[1:]
+            or (images.dtype == np.uint8) != self.pixels_in
+        ):
+            raise DataError(
+                f"takes {self._image.type} {list(self._image.shape)}, was given {images.dtype} {list(images.shape)}",
+                path=self.path,
+            )
+        amounts = self._amounts(schedule)
+        most = max(profile.max for profile in self.record.profiles)
+        name = self.record.outputs[0].name
+        parts = [
+            self._session.run(images[start : start + most], amounts)[name] for start in range(0, len(images), most)
+        ]
+        return np.concatenate(parts).astype(np.float32, copy=False)
+
+    def trace(
+        self, images: NDArray[np.generic], schedule: Sequence[int] | None = None, *, tensors: bool = False
+    ) -> Trace:
+        """Not to be had: TensorRT fuses the tensors of a plan away.
+
+        Raises:
+            ArtifactError: Always.
+        """
+        raise ArtifactError(
+            "an engine keeps its plans to itself",
+            path=self.path,
+            remedy=f"Compare logits, or trace {self.record.source_name}, the file it was built from",
+        )
+
+    def check_batch(self, batch: int) -> None:
+        """Refuse a batch that would be padded or cut, so that times are of what they say.
+
+        Raises:
+            UsageError: No profile holds it.
+        """
+        profiles = self.record.profiles
+        if not any(profile.min <= batch <= profile.max for profile in profiles):
+            raise UsageError(
+                f"{self.name} takes batch {', '.join(map(str, profiles))}, not {batch}",
+                remedy="Bench sizes it holds, or build it with another --profile",
+            )
+
+    def describe(self) -> dict[str, str]:
+        """What runs."""
+        record = self.record
+        return {
+            "backend": "tensorrt",
+            "version": self._fit.toolkit.title,
+            "provider": f"{self._fit.gpu.name} ({self._fit.gpu.sm})",
+            "threads": "-",
+            "method": record.model.method if record.model is not None else "unknown",
+            "precision": record.precision,
+            "lowering": record.lowering,
+            "cuda_graph": "from the third call of a shape on",
+        }
+
+    def close(self) -> None:
+        """Free the GPU's memory."""
+        self._session.close()
+
+    def _amounts(self, schedule: Sequence[int] | None) -> tuple[int, ...] | None:
+        allowed = self.record.schedule
+        if allowed is None:
+            if schedule is None:
+                return None
+            raise UsageError(
+                f"{self.name} was built with a fixed schedule", remedy="Build it with --schedule-range to change it"
+            )
+        if schedule is None:
+            default = self.metadata.schedule if self.metadata is not None else allowed.opt
+            inside = all(a <= b <= c for a, b, c in zip(allowed.min, default, allowed.max, strict=True))
+            return default if inside else allowed.opt
+        chosen = tuple(schedule)
+        if len(chosen) != len(allowed.max):
+            raise UsageError(f"{len(chosen)} amounts for {len(allowed.max)} reduction steps of {self.name}")
+        if not all(a <= b <= c for a, b, c in zip(allowed.min, chosen, allowed.max, strict=True)):
+            raise UsageError(f"{self.name} was built for {allowed}", remedy="Stay inside, or build with a wider range")
+        return chosen
+
+
+def open_runner(path: Path, *, threads: int | None = None) -> TensorrtRunner:
+    """Load an engine.
+
+    Args:
+        path: `.plan` or `.engine`, with its sidecar.
+        threads: Of no meaning on a GPU.
+
+    Raises:
+        ArtifactError: No engine, a damaged one, or one without its sidecar.
+        EnvironmentMissing: TensorRT, its version, the plugin library or the GPU is not what the engine needs.
+    """
+    return TensorrtRunner(path)

@@ -1,0 +1,164 @@
+"""The two TensorRTs, `tensorrt` and `tensorrt_rtx`: one Python interface, two builders and runtimes."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from tmdeploy.errors import EnvironmentMissing, UsageError
+
+OLDEST, NEWEST_MAJOR = (10, 13), 11  # of full TensorRT, that the code was checked against
+
+
+class Flavour(str, Enum):
+    """Which TensorRT."""
+
+    TENSORRT = "tensorrt"
+    RTX = "rtx"
+
+    @property
+    def package(self) -> str:
+        """The module to import."""
+        return "tensorrt" if self is Flavour.TENSORRT else "tensorrt_rtx"
+
+    @property
+    def label(self) -> str:
+        """Its name in messages."""
+        return "TensorRT" if self is Flavour.TENSORRT else "TensorRT-RTX"
+
+    @property
+    def install(self) -> str:
+        """The command that installs it."""
+        return f"pip install 'tmdeploy[{'tensorrt' if self is Flavour.TENSORRT else 'rtx'}]'"
+
+
+@dataclass(frozen=True)
+class Toolkit:
+    """An imported TensorRT.
+
+    Attributes:
+        flavour: Which one.
+        module: Its Python package.
+        version: As it says, such as `11.4.0.106`.
+    """
+
+    flavour: Flavour
+    module: Any
+    version: str
+
+    @property
+    def title(self) -> str:
+        """Name and version."""
+        return f"{self.flavour.label} {self.version}"
+
+
+class Log:
+    """What TensorRT said while it worked; nothing reaches the terminal by itself.
+
+    Attributes:
+        errors: Messages of severity error and above.
+        warnings: Messages of severity warning.
+        details: Verbose messages, if they are kept.
+        logger: The `ILogger` to hand to TensorRT.
+    """
+
+    def __init__(self, module: Any, *, keep_details: bool = False) -> None:
+        self.errors: list[str] = []
+        self.warnings: list[str] = []
+        self.details: list[str] = []
+        kinds = module.ILogger.Severity
+        log = self
+
+        class _Logger(module.ILogger):  # type: ignore[misc]  # a class of a package without types
+            def __init__(self) -> None:
+                module.ILogger.__init__(self)
+
+            def log(self, severity: Any, message: str) -> None:
+                if severity in {kinds.INTERNAL_ERROR, kinds.ERROR}:
+                    log.errors.append(message)
+                elif severity == kinds.WARNING:
+                    log.warnings.append(message)
+                elif keep_details:
+                    log.details.append(message)
+
+        self.logger = _Logger()
+
+    def reason(self) -> str:
+        """The first error, without file names and brackets, or a sentence that there was none."""
+        return _plain(self.errors[0]) if self.errors else "it gave no reason"
+
+
+def open_toolkit(choice: str, *, purpose: str) -> Toolkit:
+    """Import the flavour that was asked for; `auto` takes TensorRT if it is installed, else TensorRT-RTX.
+
+    Args:
+        choice: `auto`, `tensorrt` or `rtx`.
+        purpose: What for, as in "building an engine".
+
+    Raises:
+        UsageError: No such flavour.
+        EnvironmentMissing: Not installed, its libraries cannot be loaded, or a version that is not supported.
+    """
+    if choice == "auto":
+        installed = [flavour for flavour in Flavour if importlib.util.find_spec(flavour.package) is not None]
+        if not installed:
+            raise EnvironmentMissing(
+                f"{purpose} needs TensorRT or TensorRT-RTX, and neither is installed",
+                remedy=f"{Flavour.RTX.install} (builds without a GPU), or {Flavour.TENSORRT.install}",
+            )
+        return _open(installed[0], purpose)
+    if choice not in {flavour.value for flavour in Flavour}:
+        raise UsageError(f"--flavor {choice}: no such flavour", remedy="Choose auto, tensorrt or rtx")
+    return _open(Flavour(choice), purpose)
+
+
+def _open(flavour: Flavour, purpose: str) -> Toolkit:
+    try:
+        module = importlib.import_module(flavour.package)
+    except ModuleNotFoundError as error:
+        if error.name != flavour.package:
+            raise EnvironmentMissing(
+                f"'{flavour.package}' is installed, but lacks '{error.name}'", remedy=f"{flavour.install} again"
+            ) from None
+        raise EnvironmentMissing(
+            f"{purpose} needs the Python package '{flavour.package}'", remedy=flavour.install
+        ) from None
+    except (ImportError, OSError) as error:  # a wheel whose libnvinfer is missing or of another CUDA
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise EnvironmentMissing(
+            f"'{flavour.package}' is installed, but cannot be loaded ({first})", remedy=f"{flavour.install} again"
+        ) from None
+    version = str(module.__version__)
+    if flavour is Flavour.TENSORRT:
+        numbers = version_numbers(version)
+        if numbers[:2] < OLDEST or numbers[0] > NEWEST_MAJOR:
+            raise EnvironmentMissing(
+                f"TensorRT {version} is not supported, only {'.'.join(map(str, OLDEST))} to {NEWEST_MAJOR}.x",
+                remedy=f"{flavour.install}",
+            )
+    return Toolkit(flavour, module, version)
+
+
+def version_numbers(version: str) -> tuple[int, ...]:
+    """`10.13.3.9.post1` to (10, 13, 3, 9)."""
+    numbers = []
+    for part in version.split("."):
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers) or (0,)
+
+
+def _plain(message: str) -> str:
+    """Without the source positions and call names that only NVIDIA can read."""
+    text = " ".join(message.split()).partition("Internal Error: ")[0]
+    text = re.sub(r"\[[\w.]+:\d+: ?\w*\] ?", "", text)
+    text = re.sub(r"^\w+::\w+: Error Code \d+: ", "", text)
+    for cut in (" In ", " (In "):
+        text = text.partition(cut)[0]
+    opened = text.count("(") > text.count(")")
+    return text.rstrip(" :.") + (")" if opened else "")

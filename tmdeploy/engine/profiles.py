@@ -1,0 +1,181 @@
+"""Optimisation profiles: which batch sizes and schedules an engine takes, and which it is tuned for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tmdeploy.errors import ArtifactError, UsageError
+from tmdeploy.metadata import ArtifactMetadata
+from tmdeploy.models.arch import VitConfig
+from tmdeploy.recipe import Recipe
+from tmdeploy.schedule import check_r
+
+if TYPE_CHECKING:
+    import onnx
+
+_WIDE = 8  # max / opt beyond which kernels chosen for opt serve max badly
+
+
+class BatchRange(BaseModel):
+    """Batch sizes of one profile."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min: int = Field(ge=1)
+    opt: int = Field(ge=1)
+    max: int = Field(ge=1)
+
+    @property
+    def static(self) -> bool:
+        """Whether it is one size."""
+        return self.min == self.max
+
+    def __str__(self) -> str:
+        """`8`, or `1:8:32`."""
+        return str(self.opt) if self.static else f"{self.min}:{self.opt}:{self.max}"
+
+
+class ScheduleRange(BaseModel):
+    """Amounts (r or keep, one a step) that an engine takes at run time, and the tokens they leave behind."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str = Field(description="name of the shape input: r or keep")
+    min: tuple[int, ...]
+    opt: tuple[int, ...]
+    max: tuple[int, ...]
+    fewest_tokens: tuple[int, ...] = Field(description="after each step, over the whole range")
+    most_tokens: tuple[int, ...]
+    clipped: tuple[int, ...] = Field(default=(), description="blocks where the graph clips the upper end")
+
+    def __str__(self) -> str:
+        """`r 0:13:16`."""
+        from tmdeploy.report.schedule import schedule_text
+
+        return f"{self.kind} " + ":".join(schedule_text(ends) for ends in (self.min, self.opt, self.max))
+
+
+def parse_batch(text: str, option: str = "--profile") -> BatchRange:
+    """`8`, or `1:8:32` (min, opt, max).
+
+    Raises:
+        UsageError: Not one or three whole numbers in ascending order, from 1.
+    """
+    low, best, high = _three(text, option)
+    if len(low) + len(best) + len(high) != 3:
+        raise UsageError(f"{option} {text}: a batch size is one number", remedy="Give 8, or 1:8:32")
+    if low[0] < 1:
+        raise UsageError(f"{option} {text}: a batch has at least one image")
+    if not low[0] <= best[0] <= high[0]:
+        raise UsageError(f"{option} {text}: min, opt and max are not in ascending order")
+    return BatchRange(min=low[0], opt=best[0], max=high[0])
+
+
+def parse_schedule(text: str, metadata: ArtifactMetadata) -> ScheduleRange:
+    """`0:13:16`, each end one amount or one a step: `0:8,8,4,4:16`.
+
+    Args:
+        text: What the user typed.
+        metadata: Of the file.
+
+    Raises:
+        UsageError: The file's schedule is fixed, the ends are not ascending, or no block could remove that many.
+    """
+    option = "--schedule-range"
+    if metadata.schedule_kind is None:
+        raise UsageError(f"{option}: the model reduces no tokens")
+    if not metadata.runtime_schedule:
+        raise UsageError(
+            f"{option}: the file was exported with a fixed schedule",
+            remedy="Export it with --runtime-r to have a range",
+        )
+    steps = len(metadata.layers)
+    ends = [values * steps if len(values) == 1 else values for values in _three(text, option)]
+    for values in ends:
+        if len(values) != steps:
+            raise UsageError(f"{option} {text}: {len(values)} values for {steps} reduction steps")
+    low, best, high = ends
+    if any(not a <= b <= c for a, b, c in zip(low, best, high, strict=True)):
+        raise UsageError(f"{option} {text}: min, opt and max are not in ascending order")
+    config = VitConfig.model_validate(metadata.architecture)
+    patches = config.tokens - config.num_prefix
+    if metadata.schedule_kind == "r":
+        check_r(high, config.tokens, config.num_prefix)
+        check_r(low, config.tokens, config.num_prefix)
+    elif not 1 <= min(low) <= max(high) <= patches:
+        raise UsageError(f"{option} {text}: keep is between 1 and {patches}, the model's patch tokens")
+    counts = [_counts(metadata, config, values) for values in (low, high)]
+    fewest, most = (tuple(pick(pair) for pair in zip(*counts, strict=True)) for pick in (min, max))
+    clipped = _clipped(metadata, config, high) if metadata.schedule_kind == "r" else ()
+    return ScheduleRange(
+        kind=metadata.schedule_kind,
+        min=low,
+        opt=best,
+        max=high,
+        fewest_tokens=fewest,
+        most_tokens=most,
+        clipped=clipped,
+    )
+
+
+def check_clipping(model: onnx.ModelProto, schedule: ScheduleRange, *, path: str) -> None:
+    """Make sure that the graph bounds the amounts: TensorRT builds an engine for negative token counts unasked.
+
+    Raises:
+        ArtifactError: An amount reaches a token count without a `Min` in between.
+    """
+    suffix = "removed" if schedule.kind == "r" else "chosen"
+    bounded = {node.output[0] for node in model.graph.node if node.op_type == "Min"}
+    for step in range(len(schedule.max)):
+        if f"step_{step}_{suffix}" not in bounded:
+            raise ArtifactError(
+                f"its graph does not bound {schedule.kind} in step {step}: an engine could be asked for a negative "
+                "number of tokens",
+                path=path,
+                remedy="Export it again with this version of tmdeploy",
+            )
+
+
+def advice(profiles: Sequence[BatchRange]) -> list[str]:
+    """Sentences about profiles that work but will be slow."""
+    return [
+        f"profile {profile}: kernels are chosen for batch {profile.opt}, far from {profile.max}; "
+        "several profiles (repeat --profile) are faster"
+        for profile in profiles
+        if profile.max > _WIDE * profile.opt
+    ]
+
+
+def _three(text: str, option: str) -> list[tuple[int, ...]]:
+    ends = text.split(":")
+    try:
+        values = [tuple(int(number) for number in end.split(",")) for end in ends]
+    except ValueError:
+        raise UsageError(f"{option} {text}: not whole numbers", remedy="Give one value, or MIN:OPT:MAX") from None
+    if len(values) not in {1, 3}:
+        raise UsageError(f"{option} {text}: has {len(values)} ends", remedy="Give one value, or MIN:OPT:MAX")
+    if any(number < 0 for end in values for number in end):
+        raise UsageError(f"{option} {text}: cannot be negative")
+    return values * 3 if len(values) == 1 else values
+
+
+def _counts(metadata: ArtifactMetadata, config: VitConfig, amounts: Sequence[int]) -> tuple[int, ...]:
+    recipe = Recipe(
+        method=metadata.method,
+        options=dict(metadata.method_options),
+        layers=metadata.layers,
+        amounts=metadata.schedule,
+    )
+    return tuple(step.tokens_out for step in recipe.steps(config.tokens, config.num_prefix, amounts))
+
+
+def _clipped(metadata: ArtifactMetadata, config: VitConfig, amounts: Sequence[int]) -> tuple[int, ...]:
+    tokens, blocks = config.tokens, []
+    for block, amount, left in zip(metadata.layers, amounts, _counts(metadata, config, amounts), strict=True):
+        if tokens - left < amount:
+            blocks.append(block)
+        tokens = left
+    return tuple(blocks)

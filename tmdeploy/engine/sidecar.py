@@ -1,0 +1,120 @@
+"""`model.plan.json`, beside every engine: what it is, what it needs, and how to make it again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tmdeploy.engine.flavour import Flavour
+from tmdeploy.engine.kernels import KernelCount
+from tmdeploy.engine.profiles import BatchRange, ScheduleRange
+from tmdeploy.errors import ArtifactError
+from tmdeploy.files import write_text
+from tmdeploy.metadata import ArtifactMetadata
+
+SIDECAR_VERSION = 1
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Tensor(_Frozen):
+    """An input or output of the engine; -1 is a dimension that profiles bound."""
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+    shape_input: bool = Field(default=False, description="its values are shapes, read on the host")
+
+
+class PluginRecord(_Frozen):
+    """The plugin library that the engine was built with."""
+
+    path: str
+    sha256: str
+    embedded: bool = Field(description="the engine carries it, so the file is not needed")
+
+
+class Options(_Frozen):
+    """How it was built, by trtexec's words."""
+
+    workspace_mib: int | None = None
+    builder_optimization_level: int | None = None
+    version_compatible: bool = False
+    hardware_compatible: Literal["none", "ampere+", "same-cc"] = "none"
+    strip_weights: bool = False
+    weight_streaming: bool = False
+    profiling_verbosity: Literal["none", "layer-names-only", "detailed"] = "detailed"
+
+
+class EngineRecord(_Frozen):
+    """The sidecar."""
+
+    schema_: str = Field(default="tmdeploy.engine/1", alias="schema")
+    version: int = SIDECAR_VERSION
+    tool_version: str
+    flavour: Flavour
+    tensorrt_version: str
+    platform: str = Field(description="operating system and machine it was built for: linux-x86_64")
+    gpu: str | None = Field(default=None, description="name; none where it was built without one")
+    sm: str | None = Field(default=None, description="compute capability of that GPU: sm_89")
+    target_sm: tuple[str, ...] = Field(default=(), description="of TensorRT-RTX; empty: its own default")
+    bytes: int
+    sha256: str
+    source_name: str
+    source_sha256: str
+    precision: Literal["fp32", "tf32", "fp16", "bf16"]
+    keep_fp32: tuple[str, ...] = ()
+    lowering: Literal["plugin", "portable"]
+    profiles: tuple[BatchRange, ...]
+    schedule: ScheduleRange | None = None
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    plugin: PluginRecord | None = None
+    options: Options = Options()
+    layers: int = Field(description="of the network, before TensorRT fused them")
+    kernels: KernelCount | None = Field(default=None, description="from the build log; none if it does not list them")
+    build_seconds: float
+    command: str = Field(description="makes it again")
+    notes: tuple[str, ...] = ()
+    model: ArtifactMetadata | None = Field(default=None, description="of the ONNX file; none for a foreign one")
+
+
+def sidecar_path(engine: Path) -> Path:
+    """`deit_s.plan` to `deit_s.plan.json`."""
+    return engine.with_name(engine.name + ".json")
+
+
+def write_sidecar(engine: Path, record: EngineRecord) -> None:
+    """Write it atomically. Raises ArtifactError as `files.atomic_path` does."""
+    write_text(sidecar_path(engine), record.model_dump_json(by_alias=True, indent=2) + "\n")
+
+
+def read_sidecar(engine: Path) -> EngineRecord:
+    """Read the sidecar of an engine.
+
+    Raises:
+        ArtifactError: It is missing, damaged, or of a newer version.
+    """
+    path = sidecar_path(engine)
+    if not path.is_file():
+        raise ArtifactError(
+            f"has no sidecar '{path.name}' beside it, which says what the engine takes and needs",
+            path=engine,
+            remedy=f"Copy it from where the engine was built, or build again: tmdeploy build MODEL.onnx -o {engine}",
+        )
+    try:
+        return EngineRecord.model_validate_json(path.read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        what = "it is not UTF-8"
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            what = f"{'.'.join(str(part) for part in first['loc']) or 'document'}: {first['msg']}"
+        raise ArtifactError(
+            f"is no sidecar that this version can read ({what})",
+            path=path,
+            remedy=f"It is damaged, or of another version of tmdeploy: build again with -o {engine}",
+        ) from None
