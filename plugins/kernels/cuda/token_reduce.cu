@@ -1,136 +1,28 @@
-// TokenReduce: y is written once and x read about once (its repeats are in cache); the rest is bookkeeping in shared memory.
+// TokenReduce: y is written once and x read about once (its repeats are in cache); the rest is bookkeeping in shared
+// memory.
 //
-// A block of 256 threads makes up to 32 slots of one image: it reads the image's map, keeps the tokens that belong to its
-// slots (compaction by ballots, token order kept), and lists each slot's members, the anchor first. Then a thread takes 16
-// bytes of a slot at a time and goes through the members in that order, in float32 without contraction, so that y has the
-// bits of the reference. No atomics. Shared memory: 6 bytes a token.
+// A block of 256 threads makes up to 32 slots of one image (slot_members.cuh): it reads the image's map, keeps the
+// tokens that belong to its slots (compaction by ballots, token order kept), and lists each slot's members, the anchor
+// first. Then a thread takes 16 bytes of a slot at a time and goes through the members in that order, in float32
+// without contraction, so that y has the bits of the reference. No atomics. Shared memory: 6 bytes a token.
 #include "block.cuh"
 #include "element.cuh"
+#include "slot_members.cuh"
 #include "token_ops.h"
 
 namespace tmdeploy::cuda {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kWarps = kThreads / kWarpSize;
-constexpr int kMaxSlots = 32;  // of one block: a warp scans their counts
-constexpr int kLongList = 4;   // members loaded ahead of their sum
+constexpr int kLongList = 4;  // members loaded ahead of their sum
 
 // Of reduce_slots; with 4 the two exceptions spill.
 constexpr int blocks_a_processor(int features) { return features == 1024 || features == 0 ? 3 : 4; }
-
-struct ReduceShape {
-  int tokens, slots, features;
-  int block_slots;  // slots of one block
-  int blocks;       // blocks of one image
-  ReduceMode mode;
-};
-
-// Members of the block's slots. Token lists start with the anchor, where there is one, and go on by ascending token.
-struct Groups {
-  int count[kMaxSlots];        // length of the list
-  int start[kMaxSlots];        // in `member`
-  int anchor[kMaxSlots];       // -1 = none
-  int own_anchor[kMaxSlots];   // 1 where the anchor's map is this slot, as it is in every plan of a planner
-  int warp_totals[kWarps];
-  int broken;                  // the image's map points outside its range
-  int broken_slot[kMaxSlots];  // the slot's index does
-};
 
 constexpr float kNan = __builtin_nanf("");
 
 // Products and sums without contraction.
 TM_DEVICE float mul(float a, float b) { return __fmul_rn(a, b); }
 TM_DEVICE float add(float a, float b) { return __fadd_rn(a, b); }
-
-// Fills `groups` and `member` (shared, tokens + block_slots long). local: shared scratch, 2 * tokens long.
-TM_DEVICE void group_members(const ReduceShape& s, int first_slot, int slots_here, const std::int32_t* map,
-                             const std::int32_t* index, Groups& groups, std::uint16_t* member, std::uint16_t* local) {
-  const int thread = static_cast<int>(threadIdx.x);
-  const int lane = lane_id();
-  if (thread == 0) groups.broken = 0;
-  if (thread < slots_here) {
-    const int anchor = index[first_slot + thread];
-    const bool valid = anchor >= -1 && anchor < s.tokens;
-    groups.broken_slot[thread] = valid ? 0 : 1;
-    groups.anchor[thread] = valid ? anchor : -1;
-    groups.own_anchor[thread] = valid && anchor >= 0 && map[anchor] == first_slot + thread ? 1 : 0;
-  }
-  __syncthreads();
-
-  // Tokens of this block's slots, in token order; each warp takes a run of tokens, so that one scan over warps is enough.
-  std::uint16_t* local_token = local;
-  std::uint16_t* local_slot = local + s.tokens;
-  const int run = (s.tokens + kThreads - 1) / kThreads * kWarpSize;
-  const int run_begin = min(s.tokens, warp_id() * run);
-  const int run_end = min(s.tokens, run_begin + run);
-  int mine = 0;
-  bool bad = false;
-  for (int n = run_begin; n < run_end; n += kWarpSize) {
-    const int slot = n + lane < run_end ? map[n + lane] : -1;
-    bad = bad || slot < -1 || slot >= s.slots;
-    const bool inside = slot >= first_slot && slot < first_slot + slots_here;
-    mine += __popc(__ballot_sync(kAllLanes, inside));
-  }
-  if (lane == 0) groups.warp_totals[warp_id()] = mine;
-  if (bad) groups.broken = 1;  // every writer writes the same
-  __syncthreads();
-  int at = 0;
-  int total = 0;
-#pragma unroll
-  for (int w = 0; w < kWarps; ++w) {
-    const int count = groups.warp_totals[w];
-    if (w < warp_id()) at += count;
-    total += count;
-  }
-  for (int n = run_begin; n < run_end; n += kWarpSize) {
-    const int slot = n + lane < run_end ? map[n + lane] : -1;
-    const bool inside = slot >= first_slot && slot < first_slot + slots_here;
-    const unsigned mask = __ballot_sync(kAllLanes, inside);
-    if (inside) {
-      const int position = at + __popc(mask & ((1U << lane) - 1U));
-      local_token[position] = static_cast<std::uint16_t>(n + lane);
-      local_slot[position] = static_cast<std::uint16_t>(slot - first_slot);
-    }
-    at += __popc(mask);
-  }
-  __syncthreads();
-
-  // Members of each slot, counted and then written by one warp.
-  for (int slot = warp_id(); slot < slots_here; slot += kWarps) {
-    int count = groups.anchor[slot] >= 0 ? 1 - groups.own_anchor[slot] : 0;  // a stray anchor is in no slot's map
-    for (int e = 0; e < total; e += kWarpSize)
-      count += __popc(__ballot_sync(kAllLanes, e + lane < total && local_slot[e + lane] == slot));
-    if (lane == 0) groups.count[slot] = count;
-  }
-  __syncthreads();
-  if (warp_id() == 0) {
-    const int count = lane < slots_here ? groups.count[lane] : 0;
-    int through = count;
-#pragma unroll
-    for (int offset = 1; offset < kWarpSize; offset *= 2) {
-      const int lower = __shfl_up_sync(kAllLanes, through, offset);
-      if (lane >= offset) through += lower;
-    }
-    if (lane < slots_here) groups.start[lane] = through - count;
-  }
-  __syncthreads();
-  for (int slot = warp_id(); slot < slots_here; slot += kWarps) {
-    const int anchor = groups.anchor[slot];
-    int position = groups.start[slot];
-    if (anchor >= 0) {
-      if (lane == 0) member[position] = static_cast<std::uint16_t>(anchor);
-      ++position;
-    }
-    for (int e = 0; e < total; e += kWarpSize) {
-      const bool belongs = e + lane < total && local_slot[e + lane] == slot && local_token[e + lane] != anchor;
-      const unsigned mask = __ballot_sync(kAllLanes, belongs);
-      if (belongs) member[position + __popc(mask & ((1U << lane) - 1U))] = local_token[e + lane];
-      position += __popc(mask);
-    }
-  }
-  __syncthreads();
-}
 
 // One slot's result for kWidth neighbouring features; every mode but the mlerps.
 template <class T, int kWidth>
@@ -210,18 +102,6 @@ TM_DEVICE float weight_sum(const Groups& groups, int slot, const std::uint16_t* 
   return sum;
 }
 
-struct ReduceMemory {
-  Groups* groups;
-  std::uint16_t* member;
-  std::uint16_t* local;
-};
-
-TM_DEVICE ReduceMemory reduce_memory(unsigned char* memory, const ReduceShape& s) {
-  Groups* groups = reinterpret_cast<Groups*>(memory);
-  std::uint16_t* member = reinterpret_cast<std::uint16_t*>(groups + 1);
-  return {groups, member, member + s.tokens + s.block_slots};
-}
-
 // block_slots slots of an image, by one of its `blocks` blocks. kFeatures: 0 = any; kWidth divides the features.
 template <class T, int kFeatures, int kWidth>
 TM_DEVICE void reduce_block(unsigned char* memory, const T* x, const std::int32_t* map, const std::int32_t* index,
@@ -245,7 +125,7 @@ TM_DEVICE void reduce_block(unsigned char* memory, const T* x, const std::int32_
                        ? kNan
                        : weight_sum(groups, thread, m.member, weight);
   const int packs = features / kWidth;
-  for (int item = thread; item < slots_here * packs; item += kThreads) {
+  for (int item = thread; item < slots_here * packs; item += kReduceThreads) {
     const int slot = item / packs;
     const int feature = item % packs * kWidth;
     float sum[kWidth];
@@ -260,7 +140,7 @@ TM_DEVICE void reduce_block(unsigned char* memory, const T* x, const std::int32_
 
 // Grid: `blocks` blocks an image.
 template <class T, int kFeatures, int kWidth>
-__global__ void __launch_bounds__(kThreads, blocks_a_processor(kFeatures))
+__global__ void __launch_bounds__(kReduceThreads, blocks_a_processor(kFeatures))
     reduce_slots(const T* x, const std::int32_t* map, const std::int32_t* index, const float* weight,
                  const ReduceShape s, T* y, float* wsum) {
   TM_SHARED_MEMORY(memory);
@@ -310,7 +190,7 @@ TM_DEVICE void mlerp_block(unsigned char* memory, const T* x, const std::int32_t
     wsum[thread] = groups.broken != 0 || groups.broken_slot[thread] != 0
                        ? kNan
                        : weight_sum(groups, thread, m.member, weight);
-  for (int slot = warp_id(); slot < slots_here; slot += kWarps) {
+  for (int slot = warp_id(); slot < slots_here; slot += kReduceWarps) {
     const std::uint16_t* list = m.member + groups.start[slot];
     const int count = groups.count[slot];
     const int anchor = groups.anchor[slot];
@@ -343,7 +223,7 @@ TM_DEVICE void mlerp_block(unsigned char* memory, const T* x, const std::int32_t
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kReduceThreads)
     reduce_mlerp(const T* x, const std::int32_t* map, const std::int32_t* index, const float* weight,
                  const ReduceShape s, T* y, float* wsum) {
   TM_SHARED_MEMORY(memory);
@@ -354,10 +234,6 @@ __global__ void __launch_bounds__(kThreads)
 
 #ifndef TMDEPLOY_DEVICE_ONLY  // aot/ includes this file for what is above
 namespace {
-
-std::size_t reduce_bytes(const ReduceShape& s) {
-  return sizeof(Groups) + sizeof(std::uint16_t) * static_cast<std::size_t>(3 * s.tokens + s.block_slots);
-}
 
 struct ReduceTensors {
   const void* x;
@@ -371,8 +247,8 @@ struct ReduceTensors {
 template <class T, class Kernel>
 cudaError_t start(Kernel kernel, const ReduceShape& s, std::int64_t batch, const ReduceTensors& t,
                   cudaStream_t stream) {
-  return launch(kernel, batch * s.blocks, kThreads, reduce_bytes(s), stream, static_cast<const T*>(t.x), t.map, t.index,
-                t.weight, s, static_cast<T*>(t.y), t.wsum);
+  return launch(kernel, batch * s.blocks, kReduceThreads, reduce_bytes(s), stream, static_cast<const T*>(t.x), t.map,
+                t.index, t.weight, s, static_cast<T*>(t.y), t.wsum);
 }
 
 template <class T>

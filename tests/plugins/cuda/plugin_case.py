@@ -1,4 +1,4 @@
-"""Case files of plugins/tensorrt/harness.cpp: write the tensors, run, read the results."""
+"""Case files of plugins/tensorrt/harness/: write the tensors, run, read the results."""
 
 from __future__ import annotations
 

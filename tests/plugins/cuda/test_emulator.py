@@ -87,7 +87,7 @@ PLANTED = {
         "static_cast<std::uint32_t>(element)",
     ),
     "a sum without its anchor": (
-        "token_reduce.cu",
+        "slot_members.cuh",
         "      if (lane == 0) member[position]",
         "      if (lane == kWarpSize) member[position]",
     ),

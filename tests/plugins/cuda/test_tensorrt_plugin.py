@@ -62,7 +62,9 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Built:
     library, harness = folder / "libtmdeploy_tensorrt.so", folder / "harness"
     link = [f"-Wl,-rpath,{folder}", "-Wl,--no-undefined"]
     run([need("g++"), *flags, "-shared", SOURCES / "library.cpp", kernels, *link, "-o", library])
-    run([need("g++"), *flags, "-DTMDEPLOY_EMULATE", SOURCES / "harness.cpp", "-ldl", "-o", harness])
+    run(
+        [need("g++"), *flags, "-DTMDEPLOY_EMULATE", *sorted((SOURCES / "harness").glob("*.cpp")), "-ldl", "-o", harness]
+    )
     return Built(library, harness, folder)
 
 

@@ -27,8 +27,8 @@ TM_DEVICE void reduce_entry(const T* x, const std::int32_t* map, const std::int3
     const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) / s.blocks * slots +
                                static_cast<std::int64_t>(blockIdx.x) % s.blocks * block_slots;
     const int here = min(block_slots, slots - static_cast<int>(first % slots));
-    for (int m = static_cast<int>(threadIdx.x); m < here; m += kThreads) wsum[first + m] = kNan;
-    for (std::int64_t f = threadIdx.x; f < static_cast<std::int64_t>(here) * features; f += kThreads)
+    for (int m = static_cast<int>(threadIdx.x); m < here; m += kReduceThreads) wsum[first + m] = kNan;
+    for (std::int64_t f = threadIdx.x; f < static_cast<std::int64_t>(here) * features; f += kReduceThreads)
       y[first * features + f] = from_float<T>(kNan);
     return;
   }
@@ -43,14 +43,14 @@ TM_DEVICE void reduce_entry(const T* x, const std::int32_t* map, const std::int3
 
 // Weighted, with half the blocks a processor: the 16-bit kernels would spill.
 #define TM_REDUCE_ENTRY(name, T, features, width, blocks)                                                              \
-  TM_ENTRY(tmdeploy::cuda::kThreads, blocks)                                                                           \
+  TM_ENTRY(tmdeploy::cuda::kReduceThreads, blocks)                                                                           \
   name(const T* x, const std::int32_t* map, const std::int32_t* index, int batch, int tokens, int slots,               \
        int feature_count, int block_slots, int mode, T* y, float* wsum) {                                              \
     tmdeploy::cuda::reduce_entry<T, features, width>(x, map, index, nullptr, batch, tokens, slots, feature_count,      \
                                                      block_slots, mode, y, wsum);                                      \
   }                                                                                                                    \
   TM_ENTRY_END(name)                                                                                                   \
-  TM_ENTRY(tmdeploy::cuda::kThreads, ((blocks) + 1) / 2)                                                               \
+  TM_ENTRY(tmdeploy::cuda::kReduceThreads, ((blocks) + 1) / 2)                                                               \
   name##_weighted(const T* x, const std::int32_t* map, const std::int32_t* index, const float* weight, int batch,      \
                   int tokens, int slots, int feature_count, int block_slots, int mode, T* y, float* wsum) {            \
     tmdeploy::cuda::reduce_entry<T, features, width>(x, map, index, weight, batch, tokens, slots, feature_count,       \
@@ -74,7 +74,7 @@ TM_REDUCE_ENTRIES(bf16, tmdeploy::cuda::BFloat16, 8, 3)
 
 // threads; most tokens; most slots of a block; bytes: once, a token, a slot of the block
 TM_LAYOUT(tmdeploy_reduce_layout) = {
-    tmdeploy::cuda::kThreads,
+    tmdeploy::cuda::kReduceThreads,
     static_cast<int>(tmdeploy::cuda::kMaxTokens),
     tmdeploy::cuda::kMaxSlots,
     static_cast<int>(sizeof(tmdeploy::cuda::Groups)),
