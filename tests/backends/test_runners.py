@@ -45,7 +45,8 @@ def test_both_infer_and_trace_the_same(
     images = IMAGES[:batch]
     ours, theirs = (runner.trace(images, schedule, tensors=True) for runner in pair)
     np.testing.assert_allclose(theirs.logits, ours.logits, atol=1e-4)
-    np.testing.assert_array_equal(onnx_runner.infer(images, schedule), theirs.logits)
+    # more outputs may change what ONNX Runtime fuses
+    np.testing.assert_allclose(onnx_runner.infer(images, schedule), theirs.logits, atol=1e-5)
     np.testing.assert_array_equal(torch_runner.infer(images, schedule), ours.logits)
     assert len(ours.steps) == len(theirs.steps) == 4
     for one, other in zip(ours.steps, theirs.steps, strict=True):
