@@ -113,10 +113,10 @@ def test_truncated_model(digits_onnx: Path, tmp_path: Path, capsys: pytest.Captu
 
 
 def test_unknown_suffix_is_a_usage_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    model = tmp_path / "model.plan"
+    model = tmp_path / "model.h5"
     model.touch()
     done = run(capsys, "infer", model, DIGITS)
-    assert (done.code, "no backend reads '.plan' files" in done.err) == (2, True)
+    assert (done.code, "no backend reads '.h5' files" in done.err) == (2, True)
 
 
 def test_openvino_gives_the_same_answers(digits_onnx: Path, capsys: pytest.CaptureFixture[str]):
