@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from tmdeploy.errors import UsageError
+
 from .console import JsonOption, Output, progress
 
 
@@ -29,11 +31,18 @@ def plugins(
     openvino: Annotated[
         bool, typer.Option("--openvino", help="The extension library for the installed OpenVINO.")
     ] = False,
+    tensorrt: Annotated[
+        bool, typer.Option("--tensorrt", help="The plugin library for TensorRT; needs nvcc, no GPU.")
+    ] = False,
+    cuda_arch: Annotated[
+        str | None,
+        typer.Option(help="With --tensorrt: compute capabilities, as in 75,80,90. Default: all that are supported."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for what is built. Default: where it is found.")
     ] = None,
     fetch_headers: Annotated[
-        bool, typer.Option("--fetch-headers", help="Download ONNX Runtime's C headers if they are not here.")
+        bool, typer.Option("--fetch-headers", help="Download headers of the runtime that are not here.")
     ] = False,
     json: JsonOption = None,
 ) -> None:
@@ -45,11 +54,15 @@ def plugins(
     if action is Action.list:
         _list(out)
         return
+    if cuda_arch is not None and not tensorrt:
+        raise UsageError("--cuda-arch: nothing that is built has CUDA code", remedy="Add --tensorrt")
     made: list[str] = []
-    if ort or (ort is None and not openvino):
+    if ort or (ort is None and not openvino and not tensorrt):
         made.append(_build_ort(out, output, fetch_headers))
     if openvino:
         made.append(_build_openvino(out, output))
+    if tensorrt:
+        made.append(_build_tensorrt(out, output, cuda_arch, fetch_headers))
     out.emit({"schema": "tmdeploy.plugins/1", "built": made})
 
 
@@ -76,6 +89,20 @@ def _build_openvino(out: Output, output: Path | None) -> str:
     return str(made)
 
 
+def _build_tensorrt(out: Output, output: Path | None, architectures: str | None, fetch_headers: bool) -> str:
+    from tmdeploy.native.tensorrt import build_tensorrt
+    from tmdeploy.native.tensorrt_headers import download_tensorrt_headers, find_tensorrt_headers
+
+    with progress() as tell:
+        if fetch_headers and find_tensorrt_headers() is None:
+            tell("downloading TensorRT's headers")
+            download_tensorrt_headers()
+        made = build_tensorrt(output, architectures=architectures, progress=tell)
+    out.console.print(f"wrote {made}", soft_wrap=True)
+    out.console.print(f"Use it with: tmdeploy build MODEL.onnx --plugin {made.resolve()}", soft_wrap=True)
+    return str(made)
+
+
 def _say(out: Output, made: Path, variable: str | None) -> None:
     out.console.print(f"wrote {made}", soft_wrap=True)
     if variable is not None:
@@ -88,11 +115,14 @@ def _list(out: Output) -> None:
     from tmdeploy.native.build import load_problem
     from tmdeploy.native.library import ort_libraries, ort_library
     from tmdeploy.native.openvino import openvino_libraries, openvino_library, openvino_problem
+    from tmdeploy.native.tensorrt import tensorrt_libraries, tensorrt_problem
 
     rows = []
-    for runtime, places, used, problem_of in (
-        ("ONNX Runtime", ort_libraries(), ort_library(), load_problem),
-        ("OpenVINO", openvino_libraries(), openvino_library(), openvino_problem),
+    unused = "works, not used"
+    for runtime, places, used, problem_of, spare in (
+        ("ONNX Runtime", ort_libraries(), ort_library(), load_problem, unused),
+        ("OpenVINO", openvino_libraries(), openvino_library(), openvino_problem, unused),
+        ("TensorRT", tensorrt_libraries(), None, tensorrt_problem, "loads; for tmdeploy build --plugin"),
     ):
         if not places:
             out.console.print(f"{runtime} is not installed")
@@ -102,7 +132,7 @@ def _list(out: Output) -> None:
             table.add_column(column, overflow="fold")
         for place in places:
             problem = problem_of(place.path) if place.exists else "absent"
-            state = problem or ("used" if used == place else "works, not used")
+            state = problem or ("used" if used == place else spare)
             rows.append({"runtime": runtime, "path": str(place.path), "origin": place.origin, "state": state})
             table.add_row(state, str(place.path), place.origin)
         out.console.print(table)

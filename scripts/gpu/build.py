@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import torch
+
+from tmdeploy.errors import EnvironmentMissing
+from tmdeploy.native.tensorrt_headers import download_tensorrt_headers, find_tensorrt_headers
 
 from .stop import BUILD_FAILED, MISSING, CheckError
 
@@ -24,12 +26,11 @@ def build(folder: Path, *, tensorrt: bool) -> None:
     source = ROOT / "plugins" / ("tensorrt" if tensorrt else "kernels/cuda")
     options = [f"-DCMAKE_CUDA_ARCHITECTURES={major}{minor}", "-DCMAKE_BUILD_TYPE=Release"]
     if tensorrt:
-        done = subprocess.run(  # noqa: S603 - arguments are the project's own
-            [sys.executable, str(ROOT / "scripts" / "tensorrt_headers.py")], capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0:
-            raise CheckError(f"{done.stderr.strip()} (or --no-tensorrt)", MISSING)
-        options.append(f"-DTMDEPLOY_TENSORRT_INCLUDE={done.stdout.strip()}")
+        try:
+            headers = find_tensorrt_headers() or download_tensorrt_headers()
+        except EnvironmentMissing as error:
+            raise CheckError(f"{error} (or --no-tensorrt)", MISSING) from error
+        options.append(f"-DTMDEPLOY_TENSORRT_INCLUDE={headers}")
     jobs = str(os.cpu_count() or 1)
     for command in (
         ["cmake", "-S", str(source), "-B", str(folder), *options],

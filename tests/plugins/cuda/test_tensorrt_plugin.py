@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
@@ -16,23 +15,19 @@ import torch
 from tests.ops.strategies import DTYPES
 from tests.plugins.cuda.building import PLUGINS, emulated_library, need, run
 from tests.plugins.cuda.plugin_case import HarnessError, run_case
+from tmdeploy.errors import EnvironmentMissing
+from tmdeploy.native.tensorrt_headers import download_tensorrt_headers, find_tensorrt_headers
 from tmdeploy.ops.reference import token_match, token_reduce, token_select
 
 SOURCES = PLUGINS / "tensorrt"
-HEADERS_SCRIPT = PLUGINS.parent / "scripts" / "tensorrt_headers.py"
 
 
 def tensorrt_headers() -> Path:
     """TensorRT's headers, or skip with the reason."""
-    spec = importlib.util.spec_from_file_location("tensorrt_headers", HEADERS_SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     try:
-        return Path(module.headers(module.default_cache()))
-    except OSError as error:
-        pytest.skip(f"TensorRT's headers cannot be had: {error}")
+        return find_tensorrt_headers() or download_tensorrt_headers()
+    except EnvironmentMissing as error:
+        pytest.skip(str(error))
 
 
 def cuda_include() -> Path:

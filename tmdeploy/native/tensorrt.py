@@ -1,0 +1,87 @@
+"""The plugin library for TensorRT: where it is, building it.
+
+`tmdeploy build --plugin` takes it; nothing looks for it by itself. It links nothing of TensorRT.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from tmdeploy.files import atomic_path
+from tmdeploy.native.build import BuildError, build
+from tmdeploy.native.cuda import cuda_options
+from tmdeploy.native.library import NativeLibrary, cache_folder
+from tmdeploy.native.tensorrt_headers import find_tensorrt_headers, missing_headers
+
+TENSORRT_LIBRARY = "libtmdeploy_tensorrt.so"
+BUILD_COMMAND = "tmdeploy plugins build --tensorrt"
+
+
+def tensorrt_libraries() -> tuple[NativeLibrary, ...]:
+    """The place where `build_tensorrt` puts it."""
+    return (NativeLibrary(cache_folder() / TENSORRT_LIBRARY, f"built by {BUILD_COMMAND}"),)
+
+
+def build_tensorrt(
+    output: Path | None = None,
+    *,
+    architectures: str | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Path:
+    """Build the plugin library, try it, and put it in place. Needs no GPU.
+
+    Args:
+        output: Folder for it; None takes the user's folder for what is built.
+        architectures: Compute capabilities without the dot, "75,80,90"; None compiles for all that are supported.
+        progress: Called with a short description.
+
+    Returns:
+        The library.
+
+    Raises:
+        UsageError: No such list of architectures.
+        EnvironmentMissing: No nvcc, CMake, compiler or headers.
+        BuildError: It does not compile or does not load.
+        ArtifactError: The folder is not writable.
+    """
+    options = {"TMDEPLOY_BUILD_TENSORRT": "ON", "TMDEPLOY_BUILD_ORT": "OFF", **cuda_options(architectures)}
+    headers = find_tensorrt_headers()
+    if headers is None:
+        raise missing_headers()
+    options["TMDEPLOY_TENSORRT_INCLUDE"] = str(headers)
+    folder = cache_folder() if output is None else output
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / TENSORRT_LIBRARY
+    with tempfile.TemporaryDirectory(prefix="tmdeploy-build-") as scratch:
+        build(Path(scratch), "tmdeploy_tensorrt", options, progress=progress)
+        made = Path(scratch) / "tensorrt" / TENSORRT_LIBRARY
+        progress("trying the library")
+        problem = tensorrt_problem(made)
+        if problem is not None:
+            raise BuildError(f"the library was built, but does not load ({problem})")
+        with atomic_path(target) as temporary:
+            shutil.copyfile(made, temporary)
+    return target
+
+
+def tensorrt_problem(library: Path) -> str | None:
+    """Why the library cannot be loaded, or is no plugin library; None if it is one.
+
+    Tried in another process, which may crash, and without TensorRT: it need not be installed here.
+    """
+    script = "import ctypes, sys; ctypes.CDLL(sys.argv[1]).getCreators"
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", script, str(library.resolve())],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    if done.returncode == 0:
+        return None
+    return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
