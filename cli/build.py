@@ -56,9 +56,14 @@ def build(
     target_sm: Annotated[
         Text, typer.Option(metavar="LIST", help="GPUs to build for, TensorRT-RTX only: sm_86,sm_89.")
     ] = None,
-    plugin: Annotated[
-        Path | None, typer.Option(help="Library of tmdeploy's plugins; without it, standard ops are built.")
-    ] = None,
+    plugins: Annotated[
+        Literal["auto", "aot", "none"],
+        typer.Option(
+            help="Token ops in full TensorRT: aot, plugins whose kernels the engine carries; none, standard ops; "
+            "auto: --plugin if given, else aot where it can be had."
+        ),
+    ] = "auto",
+    plugin: Annotated[Path | None, typer.Option(help="Library of tmdeploy's C++ plugins to build with.")] = None,
     embed_plugin: Annotated[bool, typer.Option("--embed-plugin", help="Carry that library in the engine.")] = False,
     workspace: Annotated[int | None, typer.Option(min=1, metavar="MIB", help="Memory for scratch space.")] = None,
     builder_optimization_level: Annotated[
@@ -117,6 +122,7 @@ def build(
         profiles=profiles,
         schedule=schedule_range,
         target_sm=tuple(part.strip() for part in (target_sm or "").split(",") if part.strip()),
+        plugins=plugins,
         plugin=plugin,
         embed_plugin=embed_plugin,
         timing_cache=timing_cache,

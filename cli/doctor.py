@@ -30,7 +30,7 @@ def doctor(json: JsonOption = None) -> None:
         backends.add_column(column, overflow="fold")
     for state in found.backends:
         works = "[green]yes[/green]" if state.works else "[red]no[/red]"
-        backends.add_row(state.name, works, state.detail, state.remedy.replace("[", r"\["))
+        backends.add_row(state.name, works, *(text.replace("[", r"\[") for text in (state.detail, state.remedy)))
     out.console.print(machine)
     out.console.print(backends)
     out.emit({"schema": "tmdeploy.doctor/1", **dataclasses.asdict(found)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -27,7 +28,7 @@ class BackendState:
 
     Attributes:
         name: As in design and tables.
-        works: It was really tried, and gave the right number.
+        works: It was really tried, and gave the right number; TensorRT: a builder could be made.
         detail: Version, or what is missing.
         remedy: What to install; empty if it works.
     """
@@ -58,7 +59,7 @@ class Environment:
 
 
 def examine() -> Environment:
-    """Look at this machine; every backend that is installed runs a tiny model."""
+    """Look at this machine; every backend that is installed runs a tiny model, TensorRT makes a builder."""
     return Environment(
         python=f"{platform.python_version()} ({sys.executable})",
         platform=platform.platform(),
@@ -74,6 +75,7 @@ def examine() -> Environment:
             _openvino_ops(),
             _try("PyTorch", _run_torch, "pip install 'tmdeploy[export]'"),
             _try("export", _check_export, "pip install 'tmdeploy[export]'"),
+            *_tensorrts(),
         ),
     )
 
@@ -126,9 +128,20 @@ def _try(name: str, run: Callable[[], str], remedy: str) -> BackendState:
         return BackendState(name, True, run())
     except ModuleNotFoundError as error:
         return BackendState(name, False, f"package '{error.name}' is not installed", remedy)
+    except EnvironmentMissing as error:
+        return BackendState(name, False, error.message, error.remedy or remedy)
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         return BackendState(name, False, f"installed, but fails: {reason}", f"{remedy} --force-reinstall")
+
+
+def _tensorrts() -> tuple[BackendState, ...]:
+    from tmdeploy.engine import trial
+    from tmdeploy.engine.flavour import Flavour
+
+    return tuple(
+        _try(flavour.label, functools.partial(trial.try_builder, flavour), flavour.install) for flavour in Flavour
+    )
 
 
 def _native_ops() -> BackendState:

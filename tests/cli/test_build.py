@@ -80,6 +80,7 @@ def test_a_checkpoint_is_exported_first(tmp_path: Path, capsys: pytest.CaptureFi
         (["--opt-batch", "4", "--max-batch", "2"], 2, "not in ascending order"),
         (["--strip-weights", "--weight-streaming"], 2, "exclude each other"),
         (["--embed-plugin"], 2, "there is no plugin to embed"),
+        (["--plugins", "none", "--plugin", "x.so"], 2, "--plugins none and --plugin exclude each other"),
         (["--plugin", "gone.so"], 4, "gone.so: no such plugin library"),
         (["--keep-fp32", "+a,b"], 2, "with and without a sign"),
         (["--r", "8"], 2, "only a checkpoint is exported"),
@@ -111,6 +112,7 @@ def test_options_that_cannot_be_meant(
         (["--target-sm", "sm_1"], "--target-sm sm_1: unknown here"),
         (["--hardware-compatible", "ampere+"], "TensorRT-RTX does not have it"),
         (["--version-compatible"], "run on the version that built them"),
+        (["--plugins", "aot"], "--plugins aot: TensorRT-RTX has no plugins"),
     ],
 )
 def test_options_that_do_not_fit_the_file(

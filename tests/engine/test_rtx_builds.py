@@ -16,7 +16,7 @@ from tmdeploy.engine.flavour import Flavour, open_toolkit
 from tmdeploy.engine.header import read_header
 from tmdeploy.engine.profiles import parse_batch
 from tmdeploy.engine.request import BuildRequest
-from tmdeploy.engine.sidecar import Options, sidecar_path
+from tmdeploy.engine.sidecar import Options, Vehicle, sidecar_path
 from tmdeploy.errors import ArtifactError, ExportError, UsageError
 from tmdeploy.methods import methods
 
@@ -142,9 +142,11 @@ def test_what_the_flavour_lacks_is_said(exported: Exported, tmp_path: Path):
     folder = tmp_path / "out"
     folder.mkdir()
     result = _build(exported("tome"), folder, plugin=library, timing_cache=tmp_path / "t.cache")
-    assert any("has no plugins: built from the function bodies" in note for note in result.record.notes)
+    without = "TensorRT-RTX has no plugins: built from the function bodies (portable lowering)"
+    assert result.record.notes.count(without) == 1
     assert any("--timing-cache has no effect" in note for note in result.record.notes)
-    assert result.record.lowering == "portable"
+    assert (result.record.lowering, result.record.vehicle) == ("portable", Vehicle.NONE)
+    assert without not in _build(exported("tome"), folder, plugins="none").record.notes  # as it was asked for
     for options, message in (
         (Options(hardware_compatible="ampere+"), "--hardware-compatible: TensorRT-RTX does not have it"),
         (Options(version_compatible=True), "--version-compatible: TensorRT-RTX engines run on the version"),

@@ -16,17 +16,17 @@ from tmdeploy.engine.compatibility import host_platform
 from tmdeploy.engine.flavour import Flavour, Log, Toolkit, open_toolkit
 from tmdeploy.engine.gpu import Gpu, find_gpu, gpu_or_none
 from tmdeploy.engine.kernels import count_kernels, read_kernels
-from tmdeploy.engine.network import Prepared, configure, describe, parse_network
+from tmdeploy.engine.network import Prepared, configure, describe, parse_network, plugin_remedy
 from tmdeploy.engine.precision import convert
 from tmdeploy.engine.profiles import advice, check_clipping, parse_schedule
 from tmdeploy.engine.progress import Cancel, Tell, make_monitor, run_cancellable
 from tmdeploy.engine.request import BuildRequest, check_flavour, check_request
-from tmdeploy.engine.sidecar import EngineRecord, PluginRecord, write_sidecar
+from tmdeploy.engine.sidecar import EngineRecord, PluginRecord, Vehicle, write_sidecar
 from tmdeploy.engine.source import image_input, load_source
+from tmdeploy.engine.token_ops import lower_ops
 from tmdeploy.errors import ArtifactError, ExportError, UsageError
 from tmdeploy.files import atomic_path, sha256
 from tmdeploy.metadata import ArtifactMetadata
-from tmdeploy.ops import DOMAIN
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ def build_engine(request: BuildRequest, tell: Tell = lambda _, __: None) -> Buil
     Raises:
         UsageError: Options that cannot be meant, for this file or this flavour.
         ArtifactError: The file cannot be read, has nodes no engine can have, or the output cannot be written.
-        EnvironmentMissing: TensorRT is not installed; or, for full TensorRT, there is no GPU.
+        EnvironmentMissing: TensorRT is not installed; for full TensorRT, there is no GPU; or there are no plugins.
+        UnsupportedModel: Ahead-of-time plugins were asked for, and there is none for a node.
         ExportError: TensorRT refused the graph or failed to build; the message is its first reason.
         KeyboardInterrupt: Cancelled; nothing was written.
     """
@@ -57,7 +58,7 @@ def build_engine(request: BuildRequest, tell: Tell = lambda _, __: None) -> Buil
     toolkit = open_toolkit(request.flavour, purpose="building an engine")
     notes = check_flavour(request, toolkit.flavour)
     gpu = find_gpu("building with full TensorRT") if toolkit.flavour is Flavour.TENSORRT else gpu_or_none()
-    prepared = prepare(model, metadata, request, toolkit)
+    prepared = prepare(model, metadata, request, toolkit, gpu)
     notes += [*prepared.notes, *advice(request.profiles)]
     start = perf_counter()
     cancel = Cancel()
@@ -65,7 +66,7 @@ def build_engine(request: BuildRequest, tell: Tell = lambda _, __: None) -> Buil
     content, network, log = run_cancellable(lambda: _build(prepared, request, toolkit, gpu, tell, cancel), cancel)
     seconds = perf_counter() - start
     plugin = None
-    if prepared.plugin and request.plugin is not None:
+    if prepared.vehicle is Vehicle.LIBRARY and request.plugin is not None:
         plugin = PluginRecord(path=str(request.plugin), sha256=sha256(request.plugin), embedded=request.embed_plugin)
     kernels = read_kernels(log.details)
     with atomic_path(request.output) as temporary:
@@ -85,11 +86,12 @@ def build_engine(request: BuildRequest, tell: Tell = lambda _, __: None) -> Buil
         source_sha256=sha256(request.model),
         precision=prepared.precision,  # type: ignore[arg-type]  # pydantic checks the name
         keep_fp32=request.keep_fp32 if prepared.precision in {"fp16", "bf16"} else (),
-        lowering="plugin" if prepared.plugin else "portable",
+        lowering="portable" if prepared.vehicle is Vehicle.NONE else "plugin",
         profiles=request.profiles,
         schedule=prepared.schedule,
         inputs=network.inputs,
         outputs=network.outputs,
+        vehicle=prepared.vehicle,
         plugin=plugin,
         options=request.options,
         layers=network.layers,
@@ -104,13 +106,14 @@ def build_engine(request: BuildRequest, tell: Tell = lambda _, __: None) -> Buil
 
 
 def prepare(
-    model: onnx.ModelProto, metadata: ArtifactMetadata | None, request: BuildRequest, toolkit: Toolkit
+    model: onnx.ModelProto, metadata: ArtifactMetadata | None, request: BuildRequest, toolkit: Toolkit, gpu: Gpu | None
 ) -> Prepared:
     """The graph as TensorRT's parser gets it: precision, schedule, batch, lowering.
 
     Raises:
         UsageError: A precision or a batch that the file does not have.
         ArtifactError: A graph that no engine can be built from.
+        EnvironmentMissing, UnsupportedModel: The plugins that were asked for cannot be had.
     """
     path, notes = str(request.model), []
     images = image_input(model, metadata, request.model)
@@ -141,18 +144,18 @@ def prepare(
     sizes = {(profile.min, profile.max) for profile in request.profiles}
     if len(sizes) == 1 and all(profile.static for profile in request.profiles):
         lowering.set_static_batch(model, images.name, request.profiles[0].opt)
-    plugin = request.plugin is not None and toolkit.flavour is Flavour.TENSORRT and _has_ops(model)
-    if plugin:
-        lowering.mark_plugins(model)
-    else:
-        if _has_ops(model) and toolkit.flavour is Flavour.TENSORRT:
-            notes.append("no --plugin was given: built from the function bodies (portable lowering)")
-        model = lowering.inline_ops(model)
-    if lowering.narrow_doubles(model):
+    lowered = lower_ops(model, request, toolkit, gpu)
+    notes += lowered.notes
+    if lowering.narrow_doubles(lowered.model):
         notes.append("TensorRT has no float64: planners accumulate in fp32")
-    lowering.name_nodes(model)
     return Prepared(
-        model=model, images=images.name, precision=precision, schedule=schedule, plugin=plugin, notes=tuple(notes)
+        model=lowered.model,
+        images=images.name,
+        precision=precision,
+        schedule=schedule,
+        vehicle=lowered.vehicle,
+        plugin_nodes=lowered.plugin_nodes,
+        notes=tuple(notes),
     )
 
 
@@ -171,7 +174,7 @@ def _build(
     builder = module.Builder(log.logger)
     if builder is None:
         raise ExportError(f"{toolkit.title} cannot start ({log.reason()})", path=request.model)
-    if prepared.plugin:
+    if prepared.vehicle is Vehicle.LIBRARY:
         assert request.plugin is not None  # noqa: S101 - `prepare` looked
         _load_plugin(builder, request.plugin, log)
     tell("parsing the graph", 0.0)
@@ -184,7 +187,7 @@ def _build(
         raise ExportError(
             f"{toolkit.title} could not build it ({log.reason()})",
             path=request.model,
-            remedy=_build_remedy(log, request),
+            remedy=_build_remedy(log, request) or plugin_remedy(prepared.vehicle),
         )
     if cache is not None:
         write_timing_cache(cache, bytes(config.get_timing_cache().serialize()))
@@ -233,10 +236,6 @@ def _stored_precision(model: onnx.ModelProto) -> str:
     half = sum(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer)
     full = sum(tensor.data_type == onnx.TensorProto.FLOAT for tensor in model.graph.initializer)
     return "fp16" if half > full else "fp32"
-
-
-def _has_ops(model: onnx.ModelProto) -> bool:
-    return any(node.domain == DOMAIN for node in model.graph.node)
 
 
 def _build_remedy(log: Log, request: BuildRequest) -> str | None:

@@ -36,11 +36,16 @@ def set_static_batch(model: onnx.ModelProto, name: str, batch: int) -> None:
     value.type.tensor_type.shape.dim[0].dim_value = batch
 
 
-def mark_plugins(model: onnx.ModelProto) -> None:
-    """Send the ops of the domain to the plugin: with this attribute the parser prefers it to the function body."""
-    for node in model.graph.node:
-        if node.domain == DOMAIN:
-            node.attribute.append(onnx.helper.make_attribute("plugin_namespace", PLUGIN_NAMESPACE))
+def mark_plugins(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Send the ops of the domain to the plugin: with this attribute the parser prefers it to the function body.
+
+    Returns:
+        The names of the nodes.
+    """
+    marked = [node for node in model.graph.node if node.domain == DOMAIN]
+    for node in marked:
+        node.attribute.append(onnx.helper.make_attribute("plugin_namespace", PLUGIN_NAMESPACE))
+    return tuple(node.name for node in marked)
 
 
 def inline_ops(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -12,8 +12,9 @@ import onnx
 from tmdeploy.engine.flavour import Flavour, Log, Toolkit
 from tmdeploy.engine.profiles import ScheduleRange
 from tmdeploy.engine.request import BuildRequest
-from tmdeploy.engine.sidecar import Tensor
-from tmdeploy.errors import ExportError, UsageError
+from tmdeploy.engine.sidecar import Tensor, Vehicle
+from tmdeploy.errors import CheckFailed, ExportError, UsageError
+from tmdeploy.tensorrt_plugin import require_plugin_layers
 
 _HARDWARE = {"ampere+": "AMPERE_PLUS", "same-cc": "SAME_COMPUTE_CAPABILITY"}
 _VERBOSITY = {"none": "NONE", "layer-names-only": "LAYER_NAMES_ONLY", "detailed": "DETAILED"}
@@ -28,7 +29,8 @@ class Prepared:
         images: Name of the image input.
         precision: fp32, tf32, fp16 or bf16.
         schedule: Range of the runtime schedule; None: it is a constant.
-        plugin: Whether the ops of the domain stay nodes, for the plugin.
+        vehicle: What carries the ops of the domain.
+        plugin_nodes: Names of the nodes that have to become plugin layers.
         notes: Sentences for the user.
     """
 
@@ -36,7 +38,8 @@ class Prepared:
     images: str
     precision: str
     schedule: ScheduleRange | None
-    plugin: bool
+    vehicle: Vehicle
+    plugin_nodes: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -47,13 +50,23 @@ def parse_network(prepared: Prepared, builder: Any, toolkit: Toolkit, log: Log, 
         Network and parser; the network refers to weights that the parser owns.
 
     Raises:
-        ExportError: The parser refuses a node.
+        ExportError: The parser refuses a node, or made something else than a plugin layer of a plugin node.
     """
     module = toolkit.module
     network = builder.create_network(1 << int(module.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = module.OnnxParser(network, log.logger)
     if not parser.parse(prepared.model.SerializeToString()):
-        raise ExportError(f"{toolkit.title} refuses the graph ({_parser_reason(parser, log)})", path=path)
+        raise ExportError(
+            f"{toolkit.title} refuses the graph ({_parser_reason(parser, log)})",
+            path=path,
+            remedy=plugin_remedy(prepared.vehicle),
+        )
+    try:
+        require_plugin_layers(network, prepared.plugin_nodes)
+    except CheckFailed as failed:
+        raise ExportError(
+            f"{toolkit.title}: {failed.message}", path=path, remedy=plugin_remedy(prepared.vehicle)
+        ) from None
     return network, parser
 
 
@@ -87,7 +100,7 @@ def configure(prepared: Prepared, request: BuildRequest, builder: Any, toolkit: 
         config.hardware_compatibility_level = level
     if toolkit.flavour is Flavour.RTX:
         _set_targets(config, request.target_sm, module)
-    if prepared.plugin and request.embed_plugin and request.plugin is not None:
+    if prepared.vehicle is Vehicle.LIBRARY and request.embed_plugin and request.plugin is not None:
         config.plugins_to_serialize = [str(request.plugin.resolve())]
     for number, profile in enumerate(_profiles(prepared, request, builder)):
         if config.add_optimization_profile(profile) < 0:
@@ -119,6 +132,15 @@ def describe(network: Any) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
 def targets(module: Any) -> tuple[str, ...]:
     """GPUs this TensorRT-RTX builds for: `sm_75`, ..."""
     return tuple(f"sm_{name[2:]}" for name in dir(module.ComputeCapability) if name[:2] == "SM" and name[2:].isdigit())
+
+
+def plugin_remedy(vehicle: Vehicle) -> str | None:
+    """What to do when a build with plugins fails; None for one without."""
+    return {
+        Vehicle.AOT: "Build standard ops with --plugins none, or give the C++ plugin library with --plugin",
+        Vehicle.LIBRARY: "Build the plugin library against this TensorRT, or leave out --plugin",
+        Vehicle.NONE: None,
+    }[vehicle]
 
 
 def _profiles(prepared: Prepared, request: BuildRequest, builder: Any) -> list[Any]:

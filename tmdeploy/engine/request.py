@@ -13,6 +13,7 @@ from tmdeploy.errors import ArtifactError, UsageError
 from tmdeploy.files import check_writable
 
 MAX_LEVEL = 5
+PLUGINS = ("auto", "aot", "none")
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,9 @@ class BuildRequest:
         profiles: One optimisation profile each.
         schedule: Range of the runtime schedule, as `--schedule-range`; None fixes it at the file's default.
         target_sm: Of TensorRT-RTX, such as `sm_89`; none takes its default.
-        plugin: Library of TensorRT plugins for the ops of the domain; None inlines their bodies.
+        plugins: For the ops of the domain: `aot` (ahead-of-time plugins), `none` (standard ops), or `auto` (the library
+            if one is named, else the ahead-of-time plugins where they can be had).
+        plugin: Library of C++ plugins for the ops of the domain.
         embed_plugin: Carry that library in the engine.
         timing_cache: Of full TensorRT; None takes the user's cache folder.
         options: The rest.
@@ -43,6 +46,7 @@ class BuildRequest:
     profiles: tuple[BatchRange, ...] = (BatchRange(min=1, opt=8, max=32),)
     schedule: str | None = None
     target_sm: tuple[str, ...] = ()
+    plugins: str = "auto"
     plugin: Path | None = None
     embed_plugin: bool = False
     timing_cache: Path | None = None
@@ -71,6 +75,10 @@ def check_request(request: BuildRequest) -> None:
         raise UsageError(f"--workspace {options.workspace_mib}: at least 1 MiB")
     if options.strip_weights and options.weight_streaming:
         raise UsageError("--strip-weights and --weight-streaming exclude each other: a stripped engine has no weights")
+    if request.plugins not in PLUGINS:
+        raise UsageError(f"--plugins {request.plugins}: choose from {', '.join(PLUGINS)}")
+    if request.plugin is not None and request.plugins != "auto":
+        raise UsageError(f"--plugins {request.plugins} and --plugin exclude each other", remedy="Give one of them")
     if request.embed_plugin and request.plugin is None:
         raise UsageError("--embed-plugin: there is no plugin to embed", remedy="Name it with --plugin")
     if request.plugin is not None and not request.plugin.is_file():
@@ -104,8 +112,8 @@ def check_flavour(request: BuildRequest, flavour: Flavour) -> list[str]:
             "--version-compatible: TensorRT-RTX engines run on the version that built them",
             remedy="Use --flavor tensorrt",
         )
+    if request.plugins == "aot":
+        raise UsageError("--plugins aot: TensorRT-RTX has no plugins", remedy="Use --flavor tensorrt, or leave it out")
     if request.timing_cache is not None:
         notes.append("--timing-cache has no effect: TensorRT-RTX times nothing while it builds")
-    if request.plugin is not None:
-        notes.append("TensorRT-RTX has no plugins: built from the function bodies instead (portable lowering)")
     return notes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +20,14 @@ SIDECAR_VERSION = 1
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Vehicle(str, Enum):
+    """What carries the ops of the domain: a plugin library, ahead-of-time plugins, or nothing but standard ops."""
+
+    LIBRARY = "library"
+    AOT = "aot"
+    NONE = "none"
 
 
 class Tensor(_Frozen):
@@ -73,6 +82,7 @@ class EngineRecord(_Frozen):
     schedule: ScheduleRange | None = None
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    vehicle: Vehicle = Field(default=Vehicle.NONE, description="of the ops of the domain, where they are plugins")
     plugin: PluginRecord | None = None
     options: Options = Options()
     layers: int = Field(description="of the network, before TensorRT fused them")

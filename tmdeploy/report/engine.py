@@ -88,6 +88,8 @@ def _lowering_text(record: EngineRecord) -> str:
     if record.plugin is not None:
         where = "in the engine" if record.plugin.embedded else "loaded from its file"
         return f"plugin, {where} ({Path(record.plugin.path).name}, sha256 {record.plugin.sha256[:16]}…)"
+    if record.vehicle.value == "aot":
+        return "ahead-of-time plugins, in the engine"
     return "standard ops (portable lowering)" if record.model is None or record.model.steps else "no reduction"
 
 
