@@ -34,9 +34,14 @@ def plugins(
     tensorrt: Annotated[
         bool, typer.Option("--tensorrt", help="The plugin library for TensorRT; needs nvcc, no GPU.")
     ] = False,
+    cuda: Annotated[
+        bool, typer.Option("--cuda", help="With --ort: also for ONNX Runtime's CUDA provider; needs nvcc, no GPU.")
+    ] = False,
     cuda_arch: Annotated[
         str | None,
-        typer.Option(help="With --tensorrt: compute capabilities, as in 75,80,90. Default: all that are supported."),
+        typer.Option(
+            help="With --tensorrt or --cuda: compute capabilities, as in 75,80,90. Default: all that are supported."
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for what is built. Default: where it is found.")
@@ -54,11 +59,14 @@ def plugins(
     if action is Action.list:
         _list(out)
         return
-    if cuda_arch is not None and not tensorrt:
-        raise UsageError("--cuda-arch: nothing that is built has CUDA code", remedy="Add --tensorrt")
+    with_ort = ort or (ort is None and not openvino and not tensorrt)
+    if cuda and not with_ort:
+        raise UsageError("--cuda belongs to ONNX Runtime's library, which is not built", remedy="Add --ort")
+    if cuda_arch is not None and not tensorrt and not cuda:
+        raise UsageError("--cuda-arch: nothing that is built has CUDA code", remedy="Add --tensorrt or --cuda")
     made: list[str] = []
-    if ort or (ort is None and not openvino and not tensorrt):
-        made.append(_build_ort(out, output, fetch_headers))
+    if with_ort:
+        made.append(_build_ort(out, output, cuda, cuda_arch, fetch_headers))
     if openvino:
         made.append(_build_openvino(out, output))
     if tensorrt:
@@ -66,7 +74,7 @@ def plugins(
     out.emit({"schema": "tmdeploy.plugins/1", "built": made})
 
 
-def _build_ort(out: Output, output: Path | None, fetch_headers: bool) -> str:
+def _build_ort(out: Output, output: Path | None, cuda: bool, architectures: str | None, fetch_headers: bool) -> str:
     from tmdeploy.native.build import build_ort
     from tmdeploy.native.headers import download_ort_headers, find_ort_headers
     from tmdeploy.native.library import LIBRARY_VARIABLE
@@ -75,7 +83,7 @@ def _build_ort(out: Output, output: Path | None, fetch_headers: bool) -> str:
         if fetch_headers and find_ort_headers() is None:
             tell("downloading ONNX Runtime's headers")
             download_ort_headers()
-        made = build_ort(output, progress=tell)
+        made = build_ort(output, cuda=cuda, architectures=architectures, progress=tell)
     _say(out, made, LIBRARY_VARIABLE if output is not None else None)
     return str(made)
 

@@ -13,10 +13,11 @@ namespace tmdeploy::ort {
 struct Argument {
   ONNXTensorElementDataType type;
   bool optional = false;
+  bool shape_only = false;  // its elements are not read: it stays in host memory
 };
 
-// Kernel has `static constexpr const char* kName`, `OrtStatusPtr init(const OrtKernelInfo*)`,
-// `OrtStatusPtr compute(OrtKernelContext*) const`, and, where `kInfers`, `static OrtStatusPtr
+// Kernel has `static constexpr const char* kName` and `kProvider` (null: the CPU), `OrtStatusPtr init(const
+// OrtKernelInfo*)`, `OrtStatusPtr compute(OrtKernelContext*) const`, and, where `kInfers`, `static OrtStatusPtr
 // infer(OrtShapeInferContext*)`.
 template <class Kernel>
 class CustomOp : public OrtCustomOp {
@@ -25,11 +26,13 @@ class CustomOp : public OrtCustomOp {
       : OrtCustomOp{}, inputs_(std::move(inputs)), outputs_(std::move(outputs)) {
     version = kApiVersion;
     GetName = [](const OrtCustomOp*) { return Kernel::kName; };
-    GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };  // the CPU
+    GetExecutionProviderType = [](const OrtCustomOp*) { return Kernel::kProvider; };
     GetInputTypeCount = [](const OrtCustomOp* op) { return self(op).inputs_.size(); };
     GetInputType = [](const OrtCustomOp* op, std::size_t i) { return self(op).inputs_[i].type; };
     GetInputCharacteristic = [](const OrtCustomOp* op, std::size_t i) { return kind(self(op).inputs_[i]); };
-    GetInputMemoryType = [](const OrtCustomOp*, std::size_t) { return OrtMemTypeDefault; };
+    GetInputMemoryType = [](const OrtCustomOp* op, std::size_t i) {
+      return Kernel::kProvider != nullptr && self(op).inputs_[i].shape_only ? OrtMemTypeCPUInput : OrtMemTypeDefault;
+    };
     GetOutputTypeCount = [](const OrtCustomOp* op) { return self(op).outputs_.size(); };
     GetOutputType = [](const OrtCustomOp* op, std::size_t i) { return self(op).outputs_[i].type; };
     GetOutputCharacteristic = [](const OrtCustomOp* op, std::size_t i) { return kind(self(op).outputs_[i]); };

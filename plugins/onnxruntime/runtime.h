@@ -30,6 +30,9 @@ void set_api(const OrtApi* api);
 
 OrtStatusPtr failure(OrtErrorCode code, const std::string& text) noexcept;
 
+// What a kernel answered: null where it took its arguments.
+OrtStatusPtr refusal(const char* op, const char* wrong);
+
 // A dense tensor of the kernel's context; `data` is null for an input that is not given.
 struct Tensor {
   static constexpr std::size_t kMostDims = 3;

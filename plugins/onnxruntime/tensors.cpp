@@ -28,6 +28,10 @@ OrtStatusPtr failure(OrtErrorCode code, const std::string& text) noexcept {
   return api().CreateStatus(code, text.c_str());
 }
 
+OrtStatusPtr refusal(const char* op, const char* wrong) {
+  return wrong == nullptr ? nullptr : failure(ORT_INVALID_ARGUMENT, std::string(op) + ": " + wrong);
+}
+
 OrtStatusPtr optional_input(const OrtKernelContext* context, std::size_t index, std::size_t rank, const char* name,
                             Tensor& out) {
   out = Tensor{};

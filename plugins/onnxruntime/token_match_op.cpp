@@ -1,13 +1,15 @@
-#include "kernels/cpu/token_ops.h"
 #include "onnxruntime/custom_op.h"
+#include "onnxruntime/devices.h"
 #include "onnxruntime/shape_inference.h"
 
 namespace tmdeploy::ort {
 namespace {
 
+template <class Device>
 class TokenMatch {
  public:
   static constexpr const char* kName = "TokenMatch";
+  static constexpr const char* kProvider = Device::kProvider;
   static constexpr bool kInfers = true;
 
   OrtStatusPtr init(const OrtKernelInfo* info) {
@@ -19,7 +21,7 @@ class TokenMatch {
     TMDEPLOY_RETURN_IF_ERROR(choice(info, kName, "order", {"tome", "tome_unsorted"}, 0, order));
     params_.deterministic = deterministic != 0;
     params_.order = static_cast<MatchOrder>(order);
-    return api().KernelInfoGetAllocator(info, OrtMemTypeDefault, &allocator_);
+    return device_.init(info);
   }
 
   OrtStatusPtr compute(OrtKernelContext* context) const {
@@ -41,11 +43,7 @@ class TokenMatch {
     TMDEPLOY_RETURN_IF_ERROR(output(context, 0, {params.batch, params.tokens}, plan.map));
     TMDEPLOY_RETURN_IF_ERROR(output(context, 1, {params.batch, params.slots}, plan.index));
     TMDEPLOY_RETURN_IF_ERROR(output(context, 2, {params.batch, params.tokens}, plan.sim));
-    const cpu::ParallelFor parallel = parallel_of(context);
-    Scratch scratch(allocator_);
-    TMDEPLOY_RETURN_IF_ERROR(scratch.reserve(cpu::match_scratch(params, parallel)));
-    const char* wrong = cpu::token_match(params, metric.data, dtype_of(metric.type), plan, scratch.get(), parallel);
-    return wrong == nullptr ? nullptr : failure(ORT_INVALID_ARGUMENT, std::string("TokenMatch: ") + wrong);
+    return device_.match(context, params, metric, plan);
   }
 
   static OrtStatusPtr infer(OrtShapeInferContext* context) {
@@ -54,26 +52,27 @@ class TokenMatch {
     return infer_output(context, 2, {{0, 0}, {0, 1}}, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT);
   }
 
-  ~TokenMatch() {
-    if (allocator_ != nullptr) api().ReleaseAllocator(allocator_);
-  }
-
  private:
   MatchParams params_{};
-  OrtAllocator* allocator_ = nullptr;
+  Device device_;
 };
+
+template <class Device>
+void add(OrtCustomOpDomain* domain, OrtStatusPtr& status) {
+  for (const ONNXTensorElementDataType type : kFloatTypes) {
+    if (status != nullptr) return;
+    auto* const op = new CustomOp<TokenMatch<Device>>({{type}, {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64, false, true}},
+                                                      {{ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32},
+                                                       {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32},
+                                                       {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT}});
+    status = api().CustomOpDomain_Add(domain, op);
+  }
+}
 
 }  // namespace
 
 void add_token_match(OrtCustomOpDomain* domain, OrtStatusPtr& status) {
-  for (const ONNXTensorElementDataType type : kFloatTypes) {
-    if (status != nullptr) return;
-    auto* const op = new CustomOp<TokenMatch>({{type}, {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64}},
-                                              {{ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32},
-                                               {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32},
-                                               {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT}});
-    status = api().CustomOpDomain_Add(domain, op);
-  }
+  for_each_device([&](auto device) { add<typename decltype(device)::Type>(domain, status); });
 }
 
 }  // namespace tmdeploy::ort

@@ -1,13 +1,15 @@
-#include "kernels/cpu/token_ops.h"
 #include "onnxruntime/custom_op.h"
+#include "onnxruntime/devices.h"
 #include "onnxruntime/shape_inference.h"
 
 namespace tmdeploy::ort {
 namespace {
 
+template <class Device>
 class TokenReduce {
  public:
   static constexpr const char* kName = "TokenReduce";
+  static constexpr const char* kProvider = Device::kProvider;
   static constexpr bool kInfers = true;
 
   OrtStatusPtr init(const OrtKernelInfo* info) {
@@ -15,7 +17,7 @@ class TokenReduce {
     TMDEPLOY_RETURN_IF_ERROR(
         choice(info, kName, "mode", {"wmean", "sum", "anchor", "mean", "max", "mlerp", "mlerp_anchor"}, 0, mode));
     mode_ = static_cast<ReduceMode>(mode);
-    return api().KernelInfoGetAllocator(info, OrtMemTypeDefault, &allocator_);
+    return device_.init(info);
   }
 
   OrtStatusPtr compute(OrtKernelContext* context) const {
@@ -38,14 +40,9 @@ class TokenReduce {
     float* wsum = nullptr;
     TMDEPLOY_RETURN_IF_ERROR(output(context, 0, {params.batch, params.slots, params.features}, y));
     TMDEPLOY_RETURN_IF_ERROR(output(context, 1, {params.batch, params.slots}, wsum));
-    const cpu::ParallelFor parallel = parallel_of(context);
-    Scratch scratch(allocator_);
-    TMDEPLOY_RETURN_IF_ERROR(scratch.reserve(cpu::reduce_scratch(params, parallel)));
-    const char* wrong =
-        cpu::token_reduce(params, x.data, dtype_of(x.type), static_cast<const std::int32_t*>(map.data),
-                          static_cast<const std::int32_t*>(index.data), static_cast<const float*>(weight.data), y, wsum,
-                          scratch.get(), parallel);
-    return wrong == nullptr ? nullptr : failure(ORT_INVALID_ARGUMENT, std::string("TokenReduce: ") + wrong);
+    return device_.reduce(context, params, x, static_cast<const std::int32_t*>(map.data),
+                          static_cast<const std::int32_t*>(index.data), static_cast<const float*>(weight.data), y,
+                          wsum);
   }
 
   static OrtStatusPtr infer(OrtShapeInferContext* context) {
@@ -54,27 +51,28 @@ class TokenReduce {
     return infer_output(context, 1, {{0, 0}, {2, 1}}, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT);
   }
 
-  ~TokenReduce() {
-    if (allocator_ != nullptr) api().ReleaseAllocator(allocator_);
-  }
-
  private:
   ReduceMode mode_ = ReduceMode::kWmean;
-  OrtAllocator* allocator_ = nullptr;
+  Device device_;
 };
+
+template <class Device>
+void add(OrtCustomOpDomain* domain, OrtStatusPtr& status) {
+  for (const ONNXTensorElementDataType type : kFloatTypes) {
+    if (status != nullptr) return;
+    auto* const op = new CustomOp<TokenReduce<Device>>({{type},
+                                                        {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32},
+                                                        {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32},
+                                                        {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, true}},
+                                                       {{type}, {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT}});
+    status = api().CustomOpDomain_Add(domain, op);
+  }
+}
 
 }  // namespace
 
 void add_token_reduce(OrtCustomOpDomain* domain, OrtStatusPtr& status) {
-  for (const ONNXTensorElementDataType type : kFloatTypes) {
-    if (status != nullptr) return;
-    auto* const op = new CustomOp<TokenReduce>({{type},
-                                                {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32},
-                                                {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32},
-                                                {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, true}},
-                                               {{type}, {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT}});
-    status = api().CustomOpDomain_Add(domain, op);
-  }
+  for_each_device([&](auto device) { add<typename decltype(device)::Type>(domain, status); });
 }
 
 }  // namespace tmdeploy::ort

@@ -1,12 +1,14 @@
-#include "kernels/cpu/token_ops.h"
 #include "onnxruntime/custom_op.h"
+#include "onnxruntime/devices.h"
 
 namespace tmdeploy::ort {
 namespace {
 
+template <class Device>
 class TokenSelect {
  public:
   static constexpr const char* kName = "TokenSelect";
+  static constexpr const char* kProvider = Device::kProvider;
   // ONNX Runtime 1.20 crashes where it describes to shape inference an optional input that is left out before the last.
   static constexpr bool kInfers = false;
 
@@ -22,7 +24,7 @@ class TokenSelect {
     params_.deterministic = deterministic != 0;
     params_.leftover = static_cast<Leftover>(leftover);
     params_.order = static_cast<SelectOrder>(order);
-    return api().KernelInfoGetAllocator(info, OrtMemTypeDefault, &allocator_);
+    return device_.init(info);
   }
 
   OrtStatusPtr compute(OrtKernelContext* context) const {
@@ -57,40 +59,36 @@ class TokenSelect {
     TMDEPLOY_RETURN_IF_ERROR(output(context, 1, {params.batch, params.slots}, plan.index));
     TMDEPLOY_RETURN_IF_ERROR(output(context, 2, {params.batch, params.tokens}, plan.sim));
     TMDEPLOY_RETURN_IF_ERROR(output(context, 3, {params.batch}, count));
-    const cpu::ParallelFor parallel = parallel_of(context);
-    Scratch scratch(allocator_);
-    TMDEPLOY_RETURN_IF_ERROR(scratch.reserve(cpu::select_scratch(params, parallel)));
-    wrong = cpu::token_select(params, score.data, dtype_of(score.type), metric.data, dtype_of(metric.type), plan, count,
-                              scratch.get(), parallel);
-    return wrong == nullptr ? nullptr : failure(ORT_INVALID_ARGUMENT, std::string("TokenSelect: ") + wrong);
-  }
-
-  ~TokenSelect() {
-    if (allocator_ != nullptr) api().ReleaseAllocator(allocator_);
+    return device_.select(context, params, score, metric, plan, count);
   }
 
  private:
   SelectParams params_{};
-  OrtAllocator* allocator_ = nullptr;
+  Device device_;
 };
+
+template <class Device>
+void add(OrtCustomOpDomain* domain, OrtStatusPtr& status) {
+  for (const ONNXTensorElementDataType score : kFloatTypes) {
+    for (const ONNXTensorElementDataType metric : kFloatTypes) {
+      if (status != nullptr) return;
+      auto* const op = new CustomOp<TokenSelect<Device>>({{score},
+                                                          {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64, false, true},
+                                                          {metric, true},
+                                                          {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64, true, true}},
+                                                         {{ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32},
+                                                          {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32},
+                                                          {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT},
+                                                          {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32}});
+      status = api().CustomOpDomain_Add(domain, op);
+    }
+  }
+}
 
 }  // namespace
 
 void add_token_select(OrtCustomOpDomain* domain, OrtStatusPtr& status) {
-  for (const ONNXTensorElementDataType score : kFloatTypes) {
-    for (const ONNXTensorElementDataType metric : kFloatTypes) {
-      if (status != nullptr) return;
-      auto* const op = new CustomOp<TokenSelect>({{score},
-                                                  {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64},
-                                                  {metric, true},
-                                                  {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64, true}},
-                                                 {{ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32},
-                                                  {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32},
-                                                  {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT},
-                                                  {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32}});
-      status = api().CustomOpDomain_Add(domain, op);
-    }
-  }
+  for_each_device([&](auto device) { add<typename decltype(device)::Type>(domain, status); });
 }
 
 }  // namespace tmdeploy::ort

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tmdeploy.errors import EnvironmentMissing, TmdeployError
 from tmdeploy.files import atomic_path
+from tmdeploy.native.cuda import cuda_options
 from tmdeploy.native.headers import find_ort_headers, missing_headers
 from tmdeploy.native.library import ORT_LIBRARY, cache_folder
 
@@ -35,29 +36,41 @@ def plugin_sources() -> Path:
     return folder
 
 
-def build_ort(output: Path | None = None, *, progress: Callable[[str], None] = lambda _: None) -> Path:
+def build_ort(
+    output: Path | None = None,
+    *,
+    cuda: bool = False,
+    architectures: str | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Path:
     """Build the custom-op library for ONNX Runtime, try it, and put it in place.
 
     Args:
         output: Folder for it; None takes the one where tmdeploy finds it by itself.
+        cuda: Also for the CUDA provider.
+        architectures: With `cuda`, compute capabilities without the dot, "75,80,90"; None compiles for all supported.
         progress: Called with a short description.
 
     Returns:
         The library.
 
     Raises:
-        EnvironmentMissing: No CMake, compiler or headers.
+        UsageError: No such list of architectures.
+        EnvironmentMissing: No CMake, compiler or headers, or no nvcc where it is wanted.
         BuildError: It does not compile or does not load.
         ArtifactError: The folder is not writable.
     """
+    options = {"TMDEPLOY_BUILD_ORT": "ON"}
+    if cuda:
+        options |= {"TMDEPLOY_BUILD_CUDA": "ON", **cuda_options(architectures)}
     headers = find_ort_headers()
     if headers is None:
         raise missing_headers()
+    options["TMDEPLOY_ORT_INCLUDE"] = str(headers)
     folder = cache_folder() if output is None else output
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / ORT_LIBRARY
     with tempfile.TemporaryDirectory(prefix="tmdeploy-build-") as scratch:
-        options = {"TMDEPLOY_BUILD_ORT": "ON", "TMDEPLOY_ORT_INCLUDE": str(headers)}
         build(Path(scratch), "tmdeploy_ort", options, progress=progress)
         made = Path(scratch) / "onnxruntime" / ORT_LIBRARY
         progress("trying the library")

@@ -1,4 +1,4 @@
-"""`tmdeploy plugins` and the plugin library for TensorRT; nothing is downloaded."""
+"""`tmdeploy plugins` and what it builds with nvcc; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 from tests.cli.running import run
 from tests.plugins.cuda.building import need
 from tmdeploy.errors import EnvironmentMissing
-from tmdeploy.native import cuda, tensorrt, tensorrt_headers
+from tmdeploy.native import cuda, headers, library, tensorrt, tensorrt_headers
 
+REAL_ORT_HEADERS = headers.find_ort_headers()
 REAL_CACHE = tensorrt_headers.downloaded_headers()
 
 
@@ -44,6 +45,8 @@ def test_without_nvcc(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkey
     assert "needs nvcc. Install the CUDA toolkit, or name its nvcc in CUDACXX" in done.err
     monkeypatch.setenv(cuda.NVCC_VARIABLE, str(tmp_path / "nvcc"))
     done = run(capsys, "plugins", "build", "--tensorrt", "-o", tmp_path / "out")
+    assert (done.code, "which is no program" in done.err) == (3, True)
+    done = run(capsys, "plugins", "build", "--ort", "--cuda", "-o", tmp_path / "out")
     assert (done.code, "which is no program" in done.err) == (3, True)
     assert not (tmp_path / "out").exists()
 
@@ -90,6 +93,8 @@ def test_architectures(capsys: pytest.CaptureFixture[str], nvcc: Path) -> None:
         assert (done.code, "is no compute capability" in done.err) == (2, True)
     done = run(capsys, "plugins", "build", "--ort", "--cuda-arch", "80")
     assert (done.code, "Add --tensorrt" in done.err) == (2, True)
+    done = run(capsys, "plugins", "build", "--openvino", "--cuda")
+    assert (done.code, "Add --ort" in done.err) == (2, True)
 
 
 @pytest.mark.usefixtures("nvcc")
@@ -137,11 +142,30 @@ def test_a_real_build(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkey
     monkeypatch.setenv(tensorrt_headers.ROOT_VARIABLE, str(REAL_CACHE))
     done = run(capsys, "plugins", "build", "--tensorrt", "--cuda-arch", "75", "-o", tmp_path, "--json", "-")
     assert done.code == 0, done.err
-    library = tmp_path / tensorrt.TENSORRT_LIBRARY
-    assert json.loads(done.out)["built"] == [str(library)]
-    symbols = subprocess.run([need("nm"), "-D", "--defined-only", library], capture_output=True, text=True, check=True)
+    made = tmp_path / tensorrt.TENSORRT_LIBRARY
+    assert json.loads(done.out)["built"] == [str(made)]
+    symbols = subprocess.run([need("nm"), "-D", "--defined-only", made], capture_output=True, text=True, check=True)
     assert re.findall(r" T (\w+)", symbols.stdout) == ["getCreators", "setLoggerFinder"]
-    assert b"sm_75" in library.read_bytes()  # the kernels are in it
+    assert b"sm_75" in made.read_bytes()  # the kernels are in it
+
+
+@pytest.mark.slow
+def test_a_real_build_for_the_cuda_provider(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It loads in the CPU build of ONNX Runtime too: `plugins build` tries that before it puts the library in place."""
+    need("cmake")
+    need("nvcc")
+    if REAL_ORT_HEADERS is None:
+        pytest.skip("no ONNX Runtime headers: tmdeploy plugins build --fetch-headers")
+    monkeypatch.setenv(headers.INCLUDE_VARIABLE, str(REAL_ORT_HEADERS))
+    done = run(capsys, "plugins", "build", "--ort", "--cuda", "--cuda-arch", "75", "-o", tmp_path)
+    assert done.code == 0, done.err
+    content = (tmp_path / library.ORT_LIBRARY).read_bytes()
+    assert b"sm_75" in content
+    assert b"CUDAExecutionProvider" in content
+    needed = subprocess.run([need("readelf"), "-d", tmp_path / library.ORT_LIBRARY], capture_output=True, check=True)
+    assert b"libcuda" not in needed.stdout  # the runtime is inside, the driver is opened when a kernel is launched
 
 
 def _listed(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
