@@ -7,6 +7,8 @@ bin="${TMDEPLOY_VENV:-.venv}/bin"
 # The oracle for our own ViT. Without its dependencies: torchvision would replace torch by a CUDA build.
 "$bin/python" -m pip install --quiet --disable-pip-version-check --no-deps torchvision==0.28.0 timm==1.0.31
 "$bin/python" -m pip install --quiet --disable-pip-version-check huggingface_hub pyyaml
+# TensorRT's headers, for the plugin's tests.
+"$bin/python" -c "from tmdeploy.native import tensorrt_headers as h; h.find_tensorrt_headers() or h.download_tensorrt_headers()"
 # NVIDIA's own plugin registry, without a GPU: the TensorRT plugin is loaded into it.
 "$bin/python" -m pip install --quiet --disable-pip-version-check --no-deps tensorrt-lean-cu13-libs==11.4.0.106
 TMDEPLOY_LEAN_RUNTIME="$(realpath "$bin"/../lib/python3*/site-packages/tensorrt_lean_libs/libnvinfer_lean.so.11)"

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fetching import one_at_a_time
+
 _FUNCTIONS = (
     *("createInferBuilder_INTERNAL", "createInferRefitter_INTERNAL", "createInferRuntime_INTERNAL"),
     *("createNvOnnxParser_INTERNAL", "createNvOnnxParserRefitter_INTERNAL", "getNvOnnxParserVersion"),
@@ -48,8 +50,9 @@ Names = dict[str, dict[str, str]]  # class -> member -> docstring, which begins 
 def full_bindings(requirement: str) -> Names:
     """Classes of the newest release that fits, such as `==10.13.3.9`. Skips, loudly, where it cannot be had."""
     folder = _cache() / requirement.strip("=<>~").replace(".*", "")
-    if not (folder / "tensorrt_bindings").is_dir():
-        _download(f"tensorrt-cu13-bindings{requirement}", folder)
+    with one_at_a_time(folder):
+        if not (folder / "tensorrt_bindings").is_dir():
+            _download(f"tensorrt-cu13-bindings{requirement}", folder)
     major = requirement.strip("=<>~").partition(".")[0]
     environment = {**os.environ, "LD_LIBRARY_PATH": str(_stand_ins(major)), "PYTHONPATH": str(folder)}
     return _dump("tensorrt_bindings", environment)

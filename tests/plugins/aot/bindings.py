@@ -23,6 +23,8 @@ from typing import Any
 
 import pytest
 
+from tests.fetching import one_at_a_time
+
 # Two ends of what tmdeploy takes. One file each, whatever Python runs the tests: only the plain Python in it is used.
 SHA256 = {
     "10.13.3.9": "f40c9e488af125b232fcca85ac4b21e090d7b1be55c3062eeaf48c2a9a9ed808",
@@ -41,6 +43,11 @@ def cache() -> Path:
 
 def unpacked(version: str) -> Path:
     """Folder of the wheel's plain Python, fetched once; skips with the reason where it cannot be had."""
+    with one_at_a_time(cache()):
+        return _unpacked(version)
+
+
+def _unpacked(version: str) -> Path:
     folder = cache() / version
     package = folder / "tensorrt_bindings"
     if (package / "plugin" / "__init__.py").is_file():

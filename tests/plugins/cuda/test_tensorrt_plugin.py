@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.fetching import one_at_a_time
 from tests.ops.strategies import DTYPES
 from tests.plugins.cuda.building import PLUGINS, emulated_library, need, run
 from tests.plugins.cuda.plugin_case import HarnessError, run_case
 from tmdeploy.errors import EnvironmentMissing
-from tmdeploy.native.tensorrt_headers import download_tensorrt_headers, find_tensorrt_headers
+from tmdeploy.native.tensorrt_headers import download_tensorrt_headers, downloaded_headers, find_tensorrt_headers
 from tmdeploy.ops.reference import token_match, token_reduce, token_select
 
 SOURCES = PLUGINS / "tensorrt"
@@ -25,7 +26,8 @@ SOURCES = PLUGINS / "tensorrt"
 def tensorrt_headers() -> Path:
     """TensorRT's headers, or skip with the reason."""
     try:
-        return find_tensorrt_headers() or download_tensorrt_headers()
+        with one_at_a_time(downloaded_headers().parent):
+            return find_tensorrt_headers() or download_tensorrt_headers()
     except EnvironmentMissing as error:
         pytest.skip(str(error))
 
