@@ -19,10 +19,11 @@ if ! command -v cmake >/dev/null || ! command -v c++ >/dev/null; then
   apt-get install -y --no-install-recommends cmake g++ make
 fi
 # From the sources: the installed package does not bring plugins/.
-PYTHONPATH=$PWD /opt/venv/bin/tmdeploy plugins build --fetch-headers --output "$out"
-if [ "$kind" = gpu ] && [ -f plugins/tensorrt/CMakeLists.txt ]; then
-  cmake -S plugins -B /tmp/native -DCMAKE_BUILD_TYPE=Release \
-    -DTMDEPLOY_BUILD_ORT=OFF -DTMDEPLOY_BUILD_CUDA=ON -DTMDEPLOY_BUILD_TENSORRT=ON
-  cmake --build /tmp/native --parallel
-  find /tmp/native -name 'libtmdeploy_*.so*' -exec cp -P {} "$out" \;
+export PYTHONPATH=$PWD
+if [ "$kind" = gpu ]; then
+  TENSORRT_ROOT=$(dirname "$headers")
+  export TENSORRT_ROOT
+  /opt/venv/bin/tmdeploy plugins build --ort --cuda --tensorrt --fetch-headers --output "$out"
+else
+  /opt/venv/bin/tmdeploy plugins build --fetch-headers --output "$out"
 fi
