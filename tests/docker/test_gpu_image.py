@@ -60,7 +60,7 @@ def test_every_instruction_of_the_default_target_runs(gpu: Image, fact: Callable
 
 
 def test_it_sees_the_bases_tensorrt_and_its_own_packages(gpu: Image) -> None:
-    code = "import tensorrt, polygraphy, numpy; print(tensorrt.__version__, polygraphy.__file__, numpy.__file__)"
+    code = "import tensorrt, cuda.bindings, numpy; print(tensorrt.__version__, cuda.bindings.__file__, numpy.__file__)"
     version, *places = gpu.python(code).split()
     assert version == "stand-in"
     assert all(place.startswith("/opt/venv/") for place in places)
