@@ -15,12 +15,16 @@ import argparse
 import concurrent.futures
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tmdeploy.errors import EnvironmentMissing  # noqa: E402
+from tmdeploy.native.cuda import find_nvcc  # noqa: E402
+
 SOURCES = ROOT / "plugins" / "kernels" / "cuda" / "aot"
 OUTPUT = ROOT / "tmdeploy" / "tensorrt_plugin" / "ptx"
 VARIANTS = (("match", "75"), ("select", "75"), ("reduce", "75"))
@@ -30,11 +34,6 @@ _FLAGS = ("-std=c++17", "-O3", "-Werror", "all-warnings", "-Xcompiler", "-Wall,-
 
 class CompileError(Exception):
     """nvcc refused a source; the message is what it said."""
-
-
-def find_nvcc() -> str | None:
-    """Path of nvcc: CUDACXX, PATH, the toolkit's usual place."""
-    return os.environ.get("CUDACXX") or shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
 
 
 def compile_ptx(nvcc: str, op: str, architecture: str, folder: Path) -> Path:
@@ -96,10 +95,11 @@ def main() -> int:
     parser.add_argument("--no-check", action="store_true", help="do not let ptxas compile the result")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()
-    nvcc = find_nvcc()
-    if nvcc is None:
-        print("nvcc is missing: install the CUDA toolkit or set CUDACXX", file=sys.stderr)
-        return 3
+    try:
+        nvcc = find_nvcc()
+    except EnvironmentMissing as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
     try:
         paths = build(nvcc, arguments.output, arguments.jobs)
         if not arguments.no_check:

@@ -21,7 +21,13 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-KERNELS = Path(__file__).parents[1] / "plugins" / "kernels" / "cuda"
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tmdeploy.errors import EnvironmentMissing  # noqa: E402
+from tmdeploy.native.cuda import find_nvcc  # noqa: E402
+
+KERNELS = ROOT / "plugins" / "kernels" / "cuda"
 SOURCES = ("token_match.cu", "token_select.cu", "token_reduce.cu")
 ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
 PTX = "75"
@@ -136,10 +142,11 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="leave objects and PTX in this folder")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()
-    nvcc = os.environ.get("CUDACXX") or shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
-    if nvcc is None:
-        print("nvcc is missing: install the CUDA toolkit or set CUDACXX", file=sys.stderr)
-        return 3
+    try:
+        nvcc = find_nvcc()
+    except EnvironmentMissing as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
     architectures = tuple(arguments.arch) if arguments.arch else ARCHITECTURES
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.keep or Path(temporary)

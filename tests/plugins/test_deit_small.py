@@ -4,14 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
+from benchmarks.deit_s import make_checkpoint
 from tmdeploy.backends.onnxruntime import OnnxRuntimeRunner
 from tmdeploy.export import ExportRequest, export_checkpoint
 from tmdeploy.images import random_images
 from tmdeploy.metadata import Preprocessing
-from tmdeploy.models.arch import named_config
-from tmdeploy.models.vit import VisionTransformer
 from tmdeploy.native import library
 
 IMAGES = random_images(3, Preprocessing(), in_graph=False)
@@ -19,15 +17,8 @@ IMAGES = random_images(3, Preprocessing(), in_graph=False)
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights; qkv widened, so that attention and similarity are uneven."""
-    torch.manual_seed(0)
-    model = VisionTransformer(named_config("deit_small_patch16_224"))
-    with torch.no_grad():
-        for block in model.blocks:
-            block.attn.qkv.weight.mul_(4.0)
-    path = tmp_path_factory.mktemp("deit") / "deit_s.pth"
-    torch.save({"model": model.state_dict()}, path)
-    return path
+    """Random weights that make attention and similarity uneven."""
+    return make_checkpoint(tmp_path_factory.mktemp("deit") / "deit_s.pth")
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ def test_what_is_built_is_tried_before_it_is_put_in_place(
         (folder / "openvino").mkdir()
         (folder / "openvino" / native.OPENVINO_LIBRARY).write_bytes(content)
 
-    monkeypatch.setattr(native, "build", build)
+    monkeypatch.setattr("tmdeploy.native.build.build", build)
     output = tmp_path / "out"
     done = run(capsys, "plugins", "build", "--openvino", "--output", output)
     assert done.code == 0, done.err

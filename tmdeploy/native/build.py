@@ -67,19 +67,48 @@ def build_ort(
     if headers is None:
         raise missing_headers()
     options["TMDEPLOY_ORT_INCLUDE"] = str(headers)
-    folder = cache_folder() if output is None else output
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / ORT_LIBRARY
+    library = (cache_folder() if output is None else output) / ORT_LIBRARY
+    return build_library("tmdeploy_ort", "onnxruntime", library, options, problem=load_problem, progress=progress)
+
+
+def build_library(
+    target: str,
+    part: str,
+    library: Path,
+    options: dict[str, str],
+    *,
+    problem: Callable[[Path], str | None],
+    progress: Callable[[str], None],
+) -> Path:
+    """Build a library elsewhere, try it, and only then put it in place.
+
+    Args:
+        target: Of the CMake project.
+        part: Folder of the project that makes it.
+        library: Where it goes.
+        options: CMake's.
+        problem: Says why a library does not load, None if it does.
+        progress: Called with a short description.
+
+    Returns:
+        `library`.
+
+    Raises:
+        EnvironmentMissing: No CMake or compiler.
+        BuildError: It does not compile or does not load.
+        ArtifactError: The folder is not writable.
+    """
+    library.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="tmdeploy-build-") as scratch:
-        build(Path(scratch), "tmdeploy_ort", options, progress=progress)
-        made = Path(scratch) / "onnxruntime" / ORT_LIBRARY
+        build(Path(scratch), target, options, progress=progress)
+        made = Path(scratch) / part / library.name
         progress("trying the library")
-        problem = load_problem(made)
-        if problem is not None:
-            raise BuildError(f"the library was built, but does not load ({problem})")
-        with atomic_path(target) as temporary:
+        why = problem(made)
+        if why is not None:
+            raise BuildError(f"the library was built, but does not load ({why})")
+        with atomic_path(library) as temporary:
             shutil.copyfile(made, temporary)
-    return target
+    return library
 
 
 def build(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,15 +53,29 @@ def ort_library() -> NativeLibrary | None:
     Raises:
         EnvironmentMissing: The environment names a file that is not there.
     """
+    return first_library(ort_libraries(), variable=LIBRARY_VARIABLE, command="tmdeploy plugins build")
+
+
+def first_library(places: Sequence[NativeLibrary], *, variable: str, command: str) -> NativeLibrary | None:
+    """The first library that is there; None where there is none, or where native code is refused.
+
+    Args:
+        places: In the order in which they are looked at.
+        variable: Of the environment, by which the user names one.
+        command: Builds it.
+
+    Raises:
+        EnvironmentMissing: The environment names a file that is not there.
+    """
     if os.environ.get(REFUSAL_VARIABLE) == "0":
         return None
-    for place in ort_libraries():
+    for place in places:
         if place.exists:
             return place
         if place.asked_for:
             raise EnvironmentMissing(
-                f"{LIBRARY_VARIABLE} names {place.path}, which is no file",
-                remedy="Unset it, or build the library with: tmdeploy plugins build",
+                f"{variable} names {place.path}, which is no file",
+                remedy=f"Unset it, or build the library with: {command}",
             )
     return None
 

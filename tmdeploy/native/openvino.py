@@ -7,19 +7,16 @@ it is kept apart by version and no wheel of tmdeploy can bring it.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from tmdeploy.environment import package_version
 from tmdeploy.errors import EnvironmentMissing
-from tmdeploy.files import atomic_path
 from tmdeploy.lazy import require
-from tmdeploy.native.build import BuildError, build
-from tmdeploy.native.library import REFUSAL_VARIABLE, NativeLibrary, cache_folder
+from tmdeploy.native.build import build_library
+from tmdeploy.native.library import NativeLibrary, cache_folder, first_library
 
 OPENVINO_LIBRARY = "libtmdeploy_openvino.dylib" if sys.platform == "darwin" else "libtmdeploy_openvino.so"
 OPENVINO_VARIABLE = "TMDEPLOY_OPENVINO_LIBRARY"
@@ -43,17 +40,7 @@ def openvino_library() -> NativeLibrary | None:
     Raises:
         EnvironmentMissing: The environment names a file that is not there.
     """
-    if os.environ.get(REFUSAL_VARIABLE) == "0":
-        return None
-    for place in openvino_libraries():
-        if place.exists:
-            return place
-        if place.asked_for:
-            raise EnvironmentMissing(
-                f"{OPENVINO_VARIABLE} names {place.path}, which is no file",
-                remedy=f"Unset it, or build the library with: {BUILD_COMMAND}",
-            )
-    return None
+    return first_library(openvino_libraries(), variable=OPENVINO_VARIABLE, command=BUILD_COMMAND)
 
 
 def built_folder() -> Path:
@@ -102,19 +89,8 @@ def build_openvino(output: Path | None = None, *, progress: Callable[[str], None
         ArtifactError: The folder is not writable.
     """
     options = build_options()
-    folder = built_folder() if output is None else output
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / OPENVINO_LIBRARY
-    with tempfile.TemporaryDirectory(prefix="tmdeploy-build-") as scratch:
-        build(Path(scratch), "tmdeploy_openvino", options, progress=progress)
-        made = Path(scratch) / "openvino" / OPENVINO_LIBRARY
-        progress("trying the library")
-        problem = openvino_problem(made)
-        if problem is not None:
-            raise BuildError(f"the library was built, but does not load ({problem})")
-        with atomic_path(target) as temporary:
-            shutil.copyfile(made, temporary)
-    return target
+    target = (built_folder() if output is None else output) / OPENVINO_LIBRARY
+    return build_library("tmdeploy_openvino", "openvino", target, options, problem=openvino_problem, progress=progress)
 
 
 def openvino_problem(library: Path) -> str | None:

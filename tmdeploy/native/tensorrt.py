@@ -5,15 +5,12 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tmdeploy.files import atomic_path
-from tmdeploy.native.build import BuildError, build
+from tmdeploy.native.build import build_library
 from tmdeploy.native.cuda import cuda_options
 from tmdeploy.native.library import NativeLibrary, cache_folder
 from tmdeploy.native.tensorrt_headers import find_tensorrt_headers, missing_headers
@@ -54,19 +51,8 @@ def build_tensorrt(
     if headers is None:
         raise missing_headers()
     options["TMDEPLOY_TENSORRT_INCLUDE"] = str(headers)
-    folder = cache_folder() if output is None else output
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / TENSORRT_LIBRARY
-    with tempfile.TemporaryDirectory(prefix="tmdeploy-build-") as scratch:
-        build(Path(scratch), "tmdeploy_tensorrt", options, progress=progress)
-        made = Path(scratch) / "tensorrt" / TENSORRT_LIBRARY
-        progress("trying the library")
-        problem = tensorrt_problem(made)
-        if problem is not None:
-            raise BuildError(f"the library was built, but does not load ({problem})")
-        with atomic_path(target) as temporary:
-            shutil.copyfile(made, temporary)
-    return target
+    target = (cache_folder() if output is None else output) / TENSORRT_LIBRARY
+    return build_library("tmdeploy_tensorrt", "tensorrt", target, options, problem=tensorrt_problem, progress=progress)
 
 
 def tensorrt_problem(library: Path) -> str | None:

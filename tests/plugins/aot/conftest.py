@@ -10,6 +10,8 @@ import pytest
 from tests.plugins.aot.bindings import SHA256, tensorrt_bindings
 from tests.plugins.aot.entry_library import EntryLibrary, build_entries
 from tests.plugins.cuda.building import PLUGINS
+from tmdeploy.errors import EnvironmentMissing
+from tmdeploy.native.cuda import find_nvcc
 from tmdeploy.tensorrt_plugin import PtxLibrary, register_plugins
 
 SCRIPT = PLUGINS.parent / "scripts" / "build_ptx.py"
@@ -23,8 +25,9 @@ def ptx_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert spec.loader is not None
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    nvcc = script.find_nvcc()
-    if nvcc is None:
+    try:
+        nvcc = find_nvcc()
+    except EnvironmentMissing:
         pytest.skip("nvcc is not installed: the PTX cannot be built")
     folder = tmp_path_factory.mktemp("ptx")
     try:

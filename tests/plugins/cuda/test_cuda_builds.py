@@ -114,7 +114,7 @@ def test_what_is_built_is_tried_before_it_is_put_in_place(
         made = folder / "tensorrt" / tensorrt.TENSORRT_LIBRARY
         subprocess.run([need("gcc"), "-shared", "-fPIC", source, "-o", made], check=True)
 
-    monkeypatch.setattr(tensorrt, "build", build)
+    monkeypatch.setattr("tmdeploy.native.build.build", build)
     place = tensorrt.tensorrt_libraries()[0].path
     source.write_text("int other(void) { return 0; }\n")
     done = run(capsys, "plugins", "build", "--tensorrt")
