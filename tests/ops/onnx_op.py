@@ -24,7 +24,14 @@ _SIGNATURES = {
 
 
 @functools.lru_cache(maxsize=256)
-def _session(op: str, given: tuple[str, ...], attributes: tuple[tuple[str, object], ...], opset: int, half: bool):
+def _session(
+    op: str,
+    given: tuple[str, ...],
+    attributes: tuple[tuple[str, object], ...],
+    opset: int,
+    half: bool,
+    counting: bool,
+):
     inputs, outputs = _SIGNATURES[op]
     names = [name if name in given else "" for name in inputs]
     while names[-1] == "":
@@ -41,7 +48,7 @@ def _session(op: str, given: tuple[str, ...], attributes: tuple[tuple[str, objec
     )
     model = helper.make_model(
         graph,
-        functions=[function_body(op, dict(attributes), opset)],
+        functions=[function_body(op, dict(attributes), opset, counting=counting)],
         opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid(DOMAIN, VERSION)],
         ir_version=10,
     )
@@ -51,7 +58,9 @@ def _session(op: str, given: tuple[str, ...], attributes: tuple[tuple[str, objec
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def run_op(op: str, feeds: dict[str, np.ndarray], opset: int = 20, **attributes: object) -> list[np.ndarray]:
+def run_op(
+    op: str, feeds: dict[str, np.ndarray], opset: int = 20, *, counting: bool = False, **attributes: object
+) -> list[np.ndarray]:
     half = any(value.dtype == np.float16 for value in feeds.values())
-    session = _session(op, tuple(sorted(feeds)), tuple(sorted(attributes.items())), opset, half)
+    session = _session(op, tuple(sorted(feeds)), tuple(sorted(attributes.items())), opset, half, counting)
     return session.run(None, feeds)

@@ -24,8 +24,9 @@ CASES = [
 
 @pytest.mark.parametrize(("op", "attributes"), CASES)
 @pytest.mark.parametrize("opset", range(MIN_OPSET, MAX_OPSET + 1))
-def test_body_passes_the_checker_without_a_scattering_reduction(op: str, attributes: dict, opset: int):
-    function = function_body(op, attributes, opset)
+@pytest.mark.parametrize("counting", [False, True])
+def test_body_passes_the_checker_without_a_scattering_reduction(op: str, attributes: dict, opset: int, counting: bool):
+    function = function_body(op, attributes, opset, counting=counting)
     context = onnx.checker.C.CheckerContext()
     context.ir_version, context.opset_imports = 10, {"": opset, DOMAIN: 1}
     onnx.checker.check_function(function, context)
@@ -42,11 +43,12 @@ def test_unsupported_opset_is_refused(opset: int):
         function_body("TokenReduce", {}, opset)
 
 
-def test_schemas_carry_every_attribute_of_the_bodies():
+@pytest.mark.parametrize("counting", [False, True])
+def test_schemas_carry_every_attribute_of_the_bodies(counting: bool):
     register_schemas()
     for op, attributes in CASES:
         schema = onnx.defs.get_schema(op, 1, DOMAIN)
-        function = function_body(op, attributes, 20)
+        function = function_body(op, attributes, 20, counting=counting)
         assert {attribute.name for attribute in function.attribute_proto} == set(schema.attributes)
         assert [output.name for output in schema.outputs][1:] == list(function.output)[1:]
 

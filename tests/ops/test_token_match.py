@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from tests.ops import oracle
 from tests.ops.onnx_op import run_op
 from tests.ops.strategies import Case, cases
+from tmdeploy.ops.bodies import function_body
 from tmdeploy.ops.reference import token_match, token_reduce
 from tmdeploy.schedule import r_limit
 
@@ -31,13 +32,13 @@ def test_reference_equals_the_oracle(case: Case, share: float, order: str):
     share=st.floats(0, 1),
     order=st.sampled_from(["tome", "tome_unsorted"]),
     opset=st.sampled_from([18, 20, 23]),
+    counting=st.booleans(),
 )
-def test_onnx_body_equals_the_reference_bit_for_bit(case: Case, share: float, order: str, opset: int):
+def test_onnx_bodies_equal_the_reference_bit_for_bit(case: Case, share: float, order: str, opset: int, counting: bool):
     metric, slots = case.metric(), torch.arange(_counts(case, share))
     expected = token_match(metric, slots, case.prefix, order)
-    got = run_op(
-        "TokenMatch", {"metric": metric.numpy(), "slots": slots.numpy()}, opset, num_prefix=case.prefix, order=order
-    )
+    feeds = {"metric": metric.numpy(), "slots": slots.numpy()}
+    got = run_op("TokenMatch", feeds, opset, counting=counting, num_prefix=case.prefix, order=order)
     for ours, theirs in zip(got, expected, strict=True):
         np.testing.assert_array_equal(ours, theirs.numpy())
 
@@ -111,6 +112,8 @@ def test_unknown_order_is_refused():
         token_match(torch.randn(1, 9, 4), torch.arange(8), order="rank")
     with pytest.raises(ValueError, match="unknown order 'rank'"):
         run_op("TokenMatch", {"metric": np.ones((1, 9, 4), np.float32), "slots": np.arange(8)}, order="rank")
+    with pytest.raises(ValueError, match="unknown order 'rank'"):
+        function_body("TokenMatch", {"order": "rank"}, 20, counting=True)
 
 
 def test_fp16_metric_is_planned_in_fp32():

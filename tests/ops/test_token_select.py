@@ -41,8 +41,11 @@ def test_reference_equals_the_oracle(case: Case, share: float, leftover: str, or
     leftover=LEFTOVERS,
     order=ORDERS,
     opset=st.sampled_from([18, 20, 23]),
+    counting=st.booleans(),
 )
-def test_onnx_body_equals_the_reference_bit_for_bit(case: Case, share: float, leftover: str, order: str, opset: int):
+def test_onnx_bodies_equal_the_reference_bit_for_bit(
+    case: Case, share: float, leftover: str, order: str, opset: int, counting: bool
+):
     _, score, slots, metric, kept = _arguments(case, share, leftover)
     expected = token_select(score, slots, metric, kept, case.prefix, leftover, order)
     feeds = {"score": score, "slots": slots, "metric": metric, "kept": kept}
@@ -50,6 +53,7 @@ def test_onnx_body_equals_the_reference_bit_for_bit(case: Case, share: float, le
         "TokenSelect",
         {name: value.numpy() for name, value in feeds.items() if value is not None},
         opset,
+        counting=counting,
         num_prefix=case.prefix,
         leftover=leftover,
         order=order,

@@ -9,6 +9,7 @@ import onnx.inliner
 from onnx import TensorProto, numpy_helper
 
 from tmdeploy.ops import DOMAIN
+from tmdeploy.ops.bodies import MAX_OPSET, MIN_OPSET, function_body
 
 PLUGIN_NAMESPACE = "tmdeploy"
 
@@ -51,14 +52,16 @@ def mark_plugins(model: onnx.ModelProto) -> tuple[str, ...]:
 def inline_ops(model: onnx.ModelProto) -> onnx.ModelProto:
     """Replace every call of a function by its body; nothing but standard ops remains.
 
+    The ops of the domain get the counting bodies instead of the file's, because those need fewer kernels.
     Nodes of the domain are replaced here, not by `onnx.inliner`, so that what comes from `block3/TokenMatch` is called
     `block3/TokenMatch/...`: TensorRT names the nodes behind each kernel, and so the kernels of a step can be counted.
     """
     bodies = {function.name: function for function in model.functions if function.domain == DOMAIN}
+    opset = next(entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"})
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
         if node.domain == DOMAIN:
-            nodes.extend(_expanded(node, bodies[node.op_type]))
+            nodes.extend(_expanded(node, _engine_body(node, opset) or bodies[node.op_type]))
         else:
             nodes.append(node)
     others = [function for function in model.functions if function.domain != DOMAIN]
@@ -99,6 +102,18 @@ def name_nodes(model: onnx.ModelProto) -> None:
         if not node.name or node.name in seen:
             node.name = next(output for output in node.output if output)
         seen.add(node.name)
+
+
+def _engine_body(node: onnx.NodeProto, opset: int) -> onnx.FunctionProto | None:
+    """The body with the fewest kernels; None for an op or an opset that this version has none for."""
+    if not MIN_OPSET <= opset <= MAX_OPSET:
+        return None
+    known = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+    attributes = {name: value.decode() if isinstance(value, bytes) else value for name, value in known.items()}
+    try:
+        return function_body(node.op_type, attributes, opset, counting=True)
+    except (KeyError, ValueError):
+        return None
 
 
 def _expanded(call: onnx.NodeProto, function: onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
