@@ -41,8 +41,8 @@ def gather(
         schedules: One arm each, for a model; None is its own schedule.
         twin: Also time each model's unmerged twin.
         free_merge: Also time each exported file's free-merge twin.
-        checkpoint: How to open checkpoints; what it leaves open comes from the first exported file, if there is one. Its
-            device may be `auto`.
+        checkpoint: How to open checkpoints; what it leaves open comes from the first exported file, if there is one.
+            Its device may be `auto`.
         warnings: Gets a sentence for every twin that could not be made.
         modes: How to call engines, one arm each.
     """

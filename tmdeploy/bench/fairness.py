@@ -50,10 +50,10 @@ def unlike(contenders: Sequence[Contender]) -> list[str]:
         found.append(f"the arms run on different devices ({places}): their times do not compare backends")
     engines = [one for one in contenders if one.mode is not None and one.precision != "fp32"]
     checkpoints = [one for one in contenders if one.checkpoint is not None]
-    for engine in {one.runner.name: one for one in engines}.values():
-        for checkpoint in {one.path.name: one for one in checkpoints}.values():
-            found.append(
-                f"{engine.runner.name} computes in {engine.precision}, {checkpoint.path.name} in "
-                f"{checkpoint.precision}: part of the difference is precision"
-            )
+    pairs = {(one.runner.name, one.precision, other.path.name, other.precision) for one in engines for other in checkpoints}
+    found += [
+        f"{engine} computes in {ours}, {checkpoint} in {theirs}: part of the difference is precision"
+        for engine, ours, checkpoint, theirs in sorted(pairs)
+        if ours != theirs
+    ]
     return found

@@ -1,0 +1,254 @@
+"""`tmdeploy bench --engine`, whole, on stand-ins with a simulated clock. No GPU has run this."""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+
+from tests.cli.running import run
+from tests.conftest import EXAMPLES
+from tests.engine.fake_engine import fake_engine, use_fakes
+from tests.engine.fakes import Costs, FakeCuda, FakeNvml
+from tmdeploy.bench import memory, timing
+from tmdeploy.bench import run as bench_run
+from tmdeploy.bench.timing import measure
+from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, parse
+
+CHECKPOINT = EXAMPLES / "digits_tome.pt"
+FAST = ("--duration", "0.01s", "--warm-up", "0s", "--rounds", 3, "--iterations", 6, "--batch", 2)
+COSTS = Costs(h2d=0.5e-3, compute=(2e-3,), d2h=0.25e-3, enqueue=0.4e-3, graph=0.01e-3)
+Engine = Callable[..., Path]
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeCuda]:
+    """`gpu(costs)`: a simulated one, by whose clock everything is timed; `real=True` adds the time that really passes."""
+
+    def install(costs: Costs = COSTS, *, nvml: FakeNvml | None = None, real: bool = False) -> FakeCuda:
+        cuda = FakeCuda(costs=costs)
+        use_fakes(monkeypatch, cuda, nvml=nvml or FakeNvml())
+
+        def clock() -> float:
+            return cuda.now + (time.perf_counter() if real else 0.0)
+
+        monkeypatch.setattr(bench_run, "measure", functools.partial(measure, clock=clock))
+        return cuda
+
+    return install
+
+
+@pytest.fixture
+def engine(digits_onnx: Path, tmp_path: Path) -> Engine:
+    """`engine("merged.plan")`: a file whose sidecar says it was built from the example, or from it without merging."""
+    properties = {prop.key: prop.value for prop in onnx.load(digits_onnx, load_external_data=False).metadata_props}
+    model = parse(properties[METADATA_KEY], path=str(digits_onnx))
+
+    def make(name: str, *, unmerged: bool = False, **changes: object) -> Path:
+        metadata = model.model_copy(update=_without_steps() if unmerged else {})
+        return fake_engine(
+            tmp_path, name, pixels=(3, *model.preprocessing.image_size), model=metadata, **{"precision": "fp32", **changes}
+        )
+
+    return make
+
+
+def _without_steps() -> dict[str, object]:
+    plain = ArtifactMetadata.model_fields
+    return {name: plain[name].get_default() for name in ("schedule_kind", "layers", "schedule", "steps")} | {
+        "method": "none"
+    }
+
+
+def _report(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict:
+    done = run(capsys, "bench", *arguments, *FAST, "--no-memory", "--json", "-")
+    assert done.code == 0, done.err
+    return json.loads(done.out)
+
+
+def test_every_mode_is_an_arm_with_the_times_that_were_simulated(
+    gpu: Callable[..., FakeCuda], engine: Engine, capsys: pytest.CaptureFixture[str]
+):
+    cuda = gpu()
+    report = _report(capsys, "--engine", engine("m.plan"))
+    assert report["schema"] == "tmdeploy.bench/1"
+    arms = {arm["name"].removeprefix("m.plan, "): arm for arm in report["arms"]}
+    assert list(arms) == ["graph", "no graph", "graph, no transfers", "no graph, no transfers"]
+    for name, arm in arms.items():
+        gpu_times, transfers = arm["gpu"], "no transfers" not in name
+        assert (gpu_times["cuda_graph"], gpu_times["transfers"]) == (not name.startswith("no"), transfers)
+        queued, single = gpu_times["queued"], gpu_times["single"]
+        assert queued["enqueue"]["median_ms"] == pytest.approx(0.01 if gpu_times["cuda_graph"] else 0.4)
+        assert queued["compute"]["percentiles_ms"] == pytest.approx({"50": 2.0, "90": 2.0, "99": 2.0})
+        assert queued["compute"]["calls"] == 20 * sum(map(len, arm["rounds_ms"])) or queued["compute"]["calls"] >= 120
+        assert ("h2d" in queued) == ("d2h" in queued) == transfers
+        call = 2.75 if transfers else 2.0
+        assert single["latency"]["mean_ms"] == pytest.approx(call)
+        # a graph begins when it is launched; copies of the images hide that
+        assert single["host"]["median_ms"] == pytest.approx(call + 0.01 * (not transfers and gpu_times["cuda_graph"]))
+        assert gpu_times["single_images_per_s"] == pytest.approx(2e3 / single["host"]["mean_ms"])
+        assert gpu_times["queued_images_per_s"] == pytest.approx(2e3 / call, rel=0.01)
+        assert (arm["boundary"] is None) == transfers
+        assert gpu_times["clocks"] == {"sm_mhz_low": 1980, "sm_mhz_high": 1980, "readings": 12, "throttled": []}
+        assert arm["backend"]["device"] == "cuda:0"
+    assert [text for text in report["warnings"] if "m.plan," in text] == []
+    assert cuda.events == {}, "all events were given back"
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (["--cuda-graph"], ["graph", "graph, no transfers"]),
+        (["--no-cuda-graph", "--transfers"], ["no graph"]),
+        (["--no-transfers", "--cuda-graph"], ["graph, no transfers"]),
+    ],
+)
+def test_modes_can_be_chosen(
+    options: list[str],
+    names: list[str],
+    gpu: Callable[..., FakeCuda],
+    engine: Engine,
+    capsys: pytest.CaptureFixture[str],
+):
+    gpu()
+    report = _report(capsys, "--engine", engine("m.plan"), *options)
+    assert [arm["name"] for arm in report["arms"]] == [f"m.plan, {name}" for name in names]
+
+
+def test_what_bounds_throughput_is_said(
+    gpu: Callable[..., FakeCuda], engine: Engine, capsys: pytest.CaptureFixture[str]
+):
+    gpu(Costs(h2d=3e-3, compute=(1e-3, 1.2e-3), d2h=2e-3, enqueue=0.9e-3, graph=0.01e-3), nvml=FakeNvml((1980, 1500), 4))
+    report = _report(capsys, "--engine", engine("m.plan"), "--transfers")
+    said = {name: [text for text in report["warnings"] if text.startswith(f"m.plan, {name} at")] for name in MODES}
+    for name, texts in said.items():
+        text = "\n".join(texts)
+        assert ("throughput may be bound by the host; a CUDA graph may help" in text) == (name == "no graph")
+        assert "copying the images takes 3 ms, compute 1.1 ms" in text
+        assert "copying the outputs back takes 2 ms" in text
+        assert "compute times vary by 9.1% (limit 2.5%); lock the clocks" in text
+        assert "clock moved between 1500 and 1980 MHz" in text
+        assert "the GPU was throttled: power cap" in text
+
+
+MODES = ("graph", "no graph")
+
+
+def test_an_unmerged_engine_beside_is_the_twin(
+    gpu: Callable[..., FakeCuda], engine: Engine, capsys: pytest.CaptureFixture[str]
+):
+    gpu()
+    merged, bare = engine("m.plan"), engine("none.plan", unmerged=True)
+    report = _report(capsys, "--engine", merged, "--engine", bare, "--transfers")
+    arms = {arm["name"]: arm for arm in report["arms"]}
+    for mode in MODES:
+        ratio = arms[f"m.plan, {mode}"]["ratio"]
+        assert ratio["baseline"] == f"none.plan, {mode}"
+        assert ratio["median"] == pytest.approx(1.0)  # the stand-in is not any faster for merging
+        assert arms[f"m.plan, {mode}"]["realised"] == pytest.approx(0.0, abs=1e-6)
+        assert arms[f"m.plan, {mode}"]["mac_ratio"] < 1.0
+        assert arms[f"none.plan, {mode}"]["ratio"] is None
+    assert not any("no unmerged engine" in text for text in report["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (None, "m.plan: no unmerged engine (none was given); build one with --method none"),
+        ({"precision": "fp16"}, "m.plan: no unmerged engine (none.plan is none: precision fp16, not fp32)"),
+        ({"profiles": [{"min": 1, "opt": 2, "max": 2}]}, "none.plan is none: batch 1:2:2, not 1:1:2 4:8:16"),
+    ],
+)
+def test_engines_that_are_no_twins(
+    other: dict | None,
+    message: str,
+    gpu: Callable[..., FakeCuda],
+    engine: Engine,
+    capsys: pytest.CaptureFixture[str],
+):
+    gpu()
+    engines = [engine("m.plan")] + ([] if other is None else [engine("none.plan", unmerged=True, **other)])
+    arguments = [part for path in engines for part in ("--engine", path)]
+    report = _report(capsys, *arguments, "--transfers", "--free-merge")
+    assert any(message in text for text in report["warnings"]), report["warnings"]
+    assert "m.plan: no free-merge twin can be made from an engine" in report["warnings"]
+    assert all(arm["ratio"] is None for arm in report["arms"])
+
+
+def test_beside_pytorch_on_another_device_there_is_a_note_and_no_ratio(
+    gpu: Callable[..., FakeCuda], engine: Engine, capsys: pytest.CaptureFixture[str]
+):
+    gpu(real=True)
+    report = _report(capsys, "--engine", engine("m.plan", precision="fp16"), CHECKPOINT, "--transfers", "--threads", 1)
+    arms = {arm["name"]: arm for arm in report["arms"]}
+    assert arms["digits_tome.pt"]["backend"]["device"] == "cpu"  # torch sees no GPU here
+    assert arms["m.plan, graph"]["pytorch"] is None
+    text = "\n".join(report["warnings"])
+    assert "the arms run on different devices (m.plan on cuda:0; digits_tome.pt" in text
+    assert "m.plan computes in fp16, digits_tome.pt in fp32: part of the difference is precision" in text
+
+
+def test_beside_pytorch_on_the_same_device_the_ratio_is_in_the_table(
+    gpu: Callable[..., FakeCuda], engine: Engine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    gpu(real=True)
+    from tmdeploy.backends.tensorrt import TensorrtRunner
+
+    describe = TensorrtRunner.describe
+    monkeypatch.setattr(TensorrtRunner, "describe", lambda self: {**describe(self), "device": "cpu"})
+    done = run(
+        capsys, "bench", "--engine", engine("m.plan"), CHECKPOINT, *FAST, "--no-memory", "--threads", 1, "--cuda-graph"
+    )
+    assert done.code == 0, done.err
+    assert "x PyTorch" in done.out
+    assert "than digits_tome.pt in PyTorch (" in " ".join(done.out.split()) or "no difference to digits" in done.out
+    assert "different devices" not in done.out
+
+
+def test_the_table_shows_every_part(gpu: Callable[..., FakeCuda], engine: Engine, capsys: pytest.CaptureFixture[str]):
+    gpu()
+    done = run(capsys, "bench", "--engine", engine("m.plan"), *FAST, "--no-memory")
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    start = next(number for number, line in enumerate(lines) if "engines, milliseconds a batch" in line)
+    parts = [line for line in lines[start:] if "compute" in line and "2.000" in line]
+    assert len(parts) == 4
+    assert any("images in" in line and "0.500" in line for line in lines)
+    assert any("logits out" in line and "0.250" in line for line in lines)
+    assert any("enqueue" in line and "0.400" in line for line in lines)
+    assert any("img/s queued" in line and "727" in line for line in lines)
+    assert max(map(len, lines)) <= 80
+
+
+def test_memory_of_an_engine_is_counted_in_a_process_of_its_own(
+    gpu: Callable[..., FakeCuda], engine: Engine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """The process is this one here: the stand-ins would not be in another."""
+    gpu()
+    imported: list[str] = []
+    monkeypatch.setattr(memory.importlib, "import_module", imported.append)
+
+    def in_this_process(command: list[str], **_: object) -> object:
+        capsys.readouterr()
+        memory.main(command[-1])
+        return memory.subprocess.CompletedProcess(command, 0, capsys.readouterr().out, "")
+
+    monkeypatch.setattr(memory.subprocess, "run", in_this_process)
+    path = engine("m.plan")
+    found = memory.footprint(memory.Job(path, batch=2))
+    assert imported[0] == "tensorrt_rtx"
+    assert found.gpu is not None
+    side = 3 * 28 * 28 if False else found.gpu.buffers // 16 // 4 - 2
+    assert side % 3 == 0
+    assert found.gpu.loaded == found.gpu.running == (1 << 20) + found.gpu.buffers
+    assert (found.gpu.weights, found.gpu.activations, found.gpu.profiles) == (1 << 20, 4096, (4096, 2048))
+
+
+def test_an_engine_and_its_harness_share_one_clock():
+    """The harness is the one of every other arm."""
+    assert bench_run.measure is timing.measure
