@@ -50,7 +50,9 @@ def unlike(contenders: Sequence[Contender]) -> list[str]:
         found.append(f"the arms run on different devices ({places}): their times do not compare backends")
     engines = [one for one in contenders if one.mode is not None and one.precision != "fp32"]
     checkpoints = [one for one in contenders if one.checkpoint is not None]
-    pairs = {(one.runner.name, one.precision, other.path.name, other.precision) for one in engines for other in checkpoints}
+    pairs = {
+        (one.runner.name, one.precision, other.path.name, other.precision) for one in engines for other in checkpoints
+    }
     found += [
         f"{engine} computes in {ours}, {checkpoint} in {theirs}: part of the difference is precision"
         for engine, ours, checkpoint, theirs in sorted(pairs)

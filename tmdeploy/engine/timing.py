@@ -72,16 +72,17 @@ class EngineTimer:
         self._session.synchronize()
 
     def read(self) -> dict[str, list[float]]:
-        """Times of the last `call` or of each of the last `queue`, in seconds, one value a call.
+        """Times of the last `call`, or of each of the last `queue` but the first, which found the GPU idle; seconds.
 
         `compute`: the engine's work on the GPU; `enqueue`: the host's time to put it there. With transfers also `h2d`
         and `d2h`, the copies. `latency`: copies and compute.
         """
-        marks = self._marks[: len(self._enqueue_s)]
+        calls = slice(1, QUEUED) if len(self._enqueue_s) > 1 else slice(1)
+        marks = self._marks[calls]
         parts = ("h2d", "compute", "d2h") if self._transfers else ("compute",)
         found = {part: [one.seconds(part) for one in marks] for part in parts}
         latency = [sum(times) for times in zip(*found.values(), strict=True)]
-        return {**found, "latency": latency, "enqueue": list(self._enqueue_s)}
+        return {**found, "latency": latency, "enqueue": self._enqueue_s[calls]}
 
     def close(self) -> None:
         """Give the events back."""

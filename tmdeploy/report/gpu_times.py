@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
 from tmdeploy.bench.report import ArmRow, GpuTimes, ModelRow, Spread
@@ -42,12 +43,11 @@ def engine_table(batch: int, rows: Sequence[ArmRow]) -> Table:
             continue
         parts = [(words, gpu.queued[name]) for name, words in _PARTS if name in gpu.queued and _says(gpu, name)]
         parts.append(("whole call", gpu.single["host"]))
-        for number, (words, spread) in enumerate(parts):
-            table.add_row(
-                escape(row.name.replace(", ", ",\n  ")) if number == 0 else "", words, *_cells(spread, percentiles)
-            )
-        table.add_row("", "img/s", f"{gpu.single_images_per_s:.0f}")
-        table.add_row("", "img/s queued", f"{gpu.queued_images_per_s:.0f}")
+        names = chain(escape(row.name.replace(", ", ",\n")).splitlines(), repeat(""))  # a piece of the name a line
+        for words, spread in parts:
+            table.add_row(next(names), words, *_cells(spread, percentiles))
+        table.add_row(next(names), "img/s", f"{gpu.single_images_per_s:.0f}")
+        table.add_row(next(names), "img/s queued", f"{gpu.queued_images_per_s:.0f}")
     return table
 
 
