@@ -22,7 +22,12 @@ def bench(
     engine: Annotated[
         list[Path] | None, typer.Option("--engine", help="Engines to time beside them: .plan. Repeatable.")
     ] = None,
-    batch: Annotated[str, typer.Option(help="Batch sizes, one table each.")] = "1,8",
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZES", help="Batch sizes, one table each. Default: 1,8, as far as every model takes them."
+        ),
+    ] = None,
     schedule: Annotated[
         list[str] | None,
         typer.Option("--schedule", help="r or keep to time: 8, or one value a step. Repeatable: one arm each."),
@@ -108,7 +113,7 @@ def bench(
     with progress() as tell:
         report = run(
             models,
-            batch_sizes=batch_sizes(batch),
+            batch_sizes=None if batch is None else batch_sizes(batch),
             protocol=protocol,
             backends=backend_names(backend),
             threads=threads,

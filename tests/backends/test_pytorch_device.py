@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,36 @@ def test_tf32_is_off_on_a_gpu_during_a_call_and_as_before_after_it():
     runner.device = "cpu"
     with runner._running(None):
         assert [backend.allow_tf32 for backend in backends] == before
+
+
+def test_the_module_is_timed_apart_from_the_copies(monkeypatch: pytest.MonkeyPatch):
+    """With stand-ins for torch's events; the copies and the module run on the CPU."""
+    order: list[str] = []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            order.append("event")
+
+        def elapsed_time(self, end: object) -> float:
+            order.append("asked")
+            return 1.5  # ms
+
+    runner = _open()
+    images = np.ones((1, 3, *runner.preprocessing.image_size), np.float32)
+    expected = runner.infer(images)
+    assert order == []
+    put = runner._input
+    runner._module.register_forward_pre_hook(lambda *_: order.append("module"))
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(runner, "_input", lambda given: order.append("copy") or put(given))
+    monkeypatch.setattr(PytorchRunner, "on_gpu", True)
+    np.testing.assert_array_equal(runner.infer(images), expected)
+    assert order == ["copy", "event", "module", "event", "asked"]
+    assert runner.gpu_seconds == 1.5e-3
 
 
 def test_it_says_where_and_how_it_computes():

@@ -89,7 +89,5 @@ def test_unstable_compute(jitter: float, unstable: bool):
     compute = spread([(1 - jitter) / 1e3, (1 + jitter) / 1e3], (50,))
     gpu = row.gpu.model_copy(update={"queued": {**row.gpu.queued, "compute": compute}})
     doubts = gpu_doubts([row.model_copy(update={"gpu": gpu}), row.model_copy(update={"gpu": None})])
-    assert doubts == (
-        ["m.plan at batch 1: compute times vary by 3.0% (limit 2.5%); lock the clocks (nvidia-smi --lock-gpu-clocks), "
-         "and keep other work off the GPU"] if unstable else []
-    )  # fmt: skip
+    text = "m.plan at batch 1: compute times vary by 3.0% (limit 2.5%); lock the clocks (nvidia-smi --lock-gpu-clocks)"
+    assert doubts == ([f"{text}, and keep other work off the GPU"] if unstable else [])

@@ -30,7 +30,7 @@ Engine = Callable[..., Path]
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeCuda]:
-    """`gpu(costs)`: a simulated one, by whose clock everything is timed; `real=True` adds the time that really passes."""
+    """`gpu(costs)`: a simulated one, by whose clock all is timed; `real=True` adds the time that really passes."""
 
     def install(costs: Costs = COSTS, *, nvml: FakeNvml | None = None, real: bool = False) -> FakeCuda:
         cuda = FakeCuda(costs=costs)
@@ -222,7 +222,7 @@ def test_the_table_shows_every_part(gpu: Callable[..., FakeCuda], engine: Engine
     done = run(capsys, "bench", "--engine", engine("m.plan"), *FAST, "--no-memory")
     assert done.code == 0, done.err
     lines = done.out.splitlines()
-    start = next(number for number, line in enumerate(lines) if "engines, milliseconds a batch" in line)
+    start = next(number for number, line in enumerate(lines) if "on the GPU, milliseconds a batch" in line)
     parts = [line for line in lines[start:] if "compute" in line and "2.000" in line]
     assert len(parts) == 4
     assert any("images in" in line and "0.500" in line for line in lines)
@@ -263,3 +263,37 @@ def test_devices_that_are_not_there(device: str, code: int, message: str, capsys
     done = run(capsys, "bench", CHECKPOINT, *FAST, "--no-memory", "--device", device)
     assert (done.code, done.err.count("\n")) == (code, 1)
     assert message in done.err
+
+
+@pytest.mark.parametrize(
+    ("profiles", "batches"),
+    [
+        ([(1, 8, 32)], [1, 8]),
+        ([(2, 4, 8)], [8]),
+        ([(4, 4, 4), (16, 16, 16)], [4, 16]),
+    ],
+)
+def test_an_engine_is_timed_at_sizes_that_it_holds(
+    profiles: list[tuple[int, int, int]],
+    batches: list[int],
+    gpu: Callable[..., FakeCuda],
+    engine: Engine,
+    capsys: pytest.CaptureFixture[str],
+):
+    gpu()
+    ranges = [dict(zip(("min", "opt", "max"), profile, strict=True)) for profile in profiles]
+    path = engine("m.plan", profiles=ranges)
+    done = run(
+        capsys, "bench", "--engine", path, *FAST[:-2], "--no-memory", "--cuda-graph", "--transfers", "--json", "-"
+    )
+    assert [arm["batch"] for arm in json.loads(done.out)["arms"]] == batches
+
+
+def test_engines_without_a_common_size(
+    gpu: Callable[..., FakeCuda], engine: Engine, capsys: pytest.CaptureFixture[str]
+):
+    gpu()
+    paths = [engine(f"{size}.plan", profiles=[{"min": size, "opt": size, "max": size}]) for size in (2, 4)]
+    done = run(capsys, "bench", "--engine", paths[0], "--engine", paths[1], *FAST[:-2], "--no-memory")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "no batch size suits all of these models" in done.err

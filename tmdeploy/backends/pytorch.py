@@ -36,6 +36,7 @@ class PytorchRunner:
         load_seconds: Reading and building.
         notes: What was assumed about the checkpoint.
         pixels_in: Whether it takes uint8 pixels.
+        gpu_seconds: Of the last `infer` on a GPU: the module alone, by CUDA events around it.
         device: Where it computes: `cpu`, `cuda` or `cuda:1`. Images go there and logits come back, which waits for it.
     """
 
@@ -61,6 +62,7 @@ class PytorchRunner:
         self.name, self.path, self.recipe, self.config = name, path, recipe, config
         self.preprocessing, self.class_names = preprocessing, class_names
         self.load_seconds = 0.0
+        self.gpu_seconds = 0.0
         self.notes: tuple[str, ...] = ()
         self.device = device
         self._module = module.eval().to(device)
@@ -71,7 +73,9 @@ class PytorchRunner:
     def infer(self, images: NDArray[np.generic], schedule: Sequence[int] | None = None) -> Array:
         """Logits, f32 [B, classes]. Raises UsageError for a schedule of the wrong length."""
         with self._running(schedule):
-            return _array(self._module(self._input(images)))
+            if not self.on_gpu:
+                return _array(self._module(self._input(images)))
+            return self._infer_on_gpu(images)
 
     def trace(
         self, images: NDArray[np.generic], schedule: Sequence[int] | None = None, *, tensors: bool = False
@@ -102,6 +106,23 @@ class PytorchRunner:
     def close(self) -> None:
         """Drop the module."""
         del self._module
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it computes on a GPU."""
+        return self.device.startswith("cuda")
+
+    def _infer_on_gpu(self, images: NDArray[np.generic]) -> Array:
+        cuda = self._torch.cuda
+        with cuda.device(self.device):  # whose stream the events go to
+            start, end = cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)
+            tensor = self._input(images)
+            start.record()
+            logits = self._module(tensor)
+            end.record()
+            array = _array(logits)  # waits
+            self.gpu_seconds = start.elapsed_time(end) * 1e-3
+        return array
 
     def _input(self, images: NDArray[np.generic]) -> Tensor:
         torch = self._torch
@@ -138,7 +159,7 @@ class _Running:
         runner._state.set_schedule(amounts)
         if runner._threads is not None and runner._threads != self._threads_before:
             torch.set_num_threads(runner._threads)
-        if runner.device != "cpu":
+        if runner.on_gpu:
             self._tf32_before = [backend.allow_tf32 for backend in _tf32_backends(torch)]
             for backend in _tf32_backends(torch):
                 backend.allow_tf32 = False
@@ -146,7 +167,7 @@ class _Running:
 
     def __exit__(self, *_: object) -> None:
         self._inference.__exit__(None, None, None)
-        if self._runner.device != "cpu":
+        if self._runner.on_gpu:
             for backend, before in zip(_tf32_backends(self._runner._torch), self._tf32_before, strict=True):
                 backend.allow_tf32 = before
         if self._runner._threads is not None and self._runner._threads != self._threads_before:

@@ -68,8 +68,8 @@ def gpu_times(arms: EngineArms, batch: int, percentiles: Sequence[float]) -> Gpu
     return GpuTimes(
         cuda_graph=arms.mode.cuda_graph,
         transfers=arms.mode.transfers,
-        single={**_spreads(single, percentiles), **host},
-        queued=_spreads(queued, percentiles),
+        single={**spreads(single, percentiles), **host},
+        queued=spreads(queued, percentiles),
         single_images_per_s=batch * len(single.samples) / sum(single.samples),
         queued_images_per_s=batch * QUEUED * len(queued.samples) / sum(queued.samples),
         clocks=_clocks([single, queued]),
@@ -104,7 +104,8 @@ def spread(seconds: Sequence[float], percentiles: Sequence[float]) -> Spread:
     )
 
 
-def _spreads(arm: Arm, percentiles: Sequence[float]) -> dict[str, Spread]:
+def spreads(arm: Arm, percentiles: Sequence[float]) -> dict[str, Spread]:
+    """Statistics of everything that an arm measured by itself, over all rounds."""
     return {
         name: spread([value for one in rounds for value in one], percentiles) for name, rounds in arm.readings.items()
     }

@@ -86,6 +86,9 @@ class ArmRow(_Document):
     )
     boundary: str | None = Field(default=None, description="what a call is, where it is not the report's boundary")
     gpu: GpuTimes | None = Field(default=None, description="of an engine")
+    compute: Spread | None = Field(
+        default=None, description="of a checkpoint on a GPU: the module alone, without copies, by CUDA events"
+    )
     rounds_ms: tuple[tuple[float, ...], ...] = Field(description="raw samples")
 
 

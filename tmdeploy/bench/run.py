@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 import tmdeploy
 from tmdeploy.backends import Runner
 from tmdeploy.backends.options import CheckpointOptions
+from tmdeploy.backends.pytorch import PytorchRunner
 from tmdeploy.backends.tensorrt import TensorrtRunner
 from tmdeploy.bench.arms import gather
+from tmdeploy.bench.batches import default_batches
 from tmdeploy.bench.contender import Contender, EngineMode, Schedule, engine_modes, labelled
 from tmdeploy.bench.fairness import same_work, unlike
 from tmdeploy.bench.gpu_doubts import gpu_doubts
-from tmdeploy.bench.gpu_times import EngineArms, Watch, engine_arms, gpu_times
+from tmdeploy.bench.gpu_times import EngineArms, Watch, engine_arms, gpu_times, spreads
 from tmdeploy.bench.memory import Job, footprint
 from tmdeploy.bench.report import ArmRow, BenchReport, GpuMemory, Machine, ModelRow, RatioRow
 from tmdeploy.bench.timing import Arm, Protocol, latency, measure, ratio
@@ -55,7 +57,7 @@ class _Entry:
 def bench(
     paths: Sequence[Path],
     *,
-    batch_sizes: Sequence[int] = (1, 8),
+    batch_sizes: Sequence[int] | None = None,
     protocol: Protocol | None = None,
     backends: Sequence[str | None] = (None,),
     threads: int | None = None,
@@ -72,7 +74,7 @@ def bench(
 
     Args:
         paths: Models: checkpoints and exported files, of the same image size.
-        batch_sizes: One table each.
+        batch_sizes: One table each; None is 1 and 8, as far as every model takes them.
         protocol: How to measure.
         backends: Of exported files, one set of arms each (`openvino:bf16`); None is the suffix's default.
         threads: Of every backend; None leaves each its default.
@@ -104,6 +106,7 @@ def bench(
         modes=modes,
     )
     _check_same_images(contenders)
+    batch_sizes = batch_sizes or default_batches([one.runner for one in contenders])
     models = []
     first = {(one.path, one.backend): one for one in reversed(contenders)}
     for path, choice in dict.fromkeys((one.path, one.backend) for one in contenders):
@@ -154,7 +157,14 @@ def _entry(contender: Contender, images: NDArray[np.generic], batch: int, watch:
         raise UsageError(
             f"{contender.name} takes batch 1 only", remedy="Export it with --dynamic-batch, or bench --batch 1"
         )
-    return _Entry(contender, Arm(contender.name, lambda: runner.infer(images, schedule)))
+    read = None
+    if isinstance(runner, PytorchRunner) and runner.on_gpu:
+        checkpoint = runner
+
+        def read() -> dict[str, list[float]]:
+            return {"compute": [checkpoint.gpu_seconds]}
+
+    return _Entry(contender, Arm(contender.name, lambda: runner.infer(images, schedule), read=read))
 
 
 def _images(runner: Runner, data: Sequence[str], batch: int) -> tuple[NDArray[np.generic], str]:
@@ -191,6 +201,7 @@ def _rows(entries: Sequence[_Entry], batch: int, percentiles: Sequence[float]) -
             rounds_ms=tuple(tuple(round(sample * 1e3, 4) for sample in one) for one in arm.rounds),
             boundary=_RESIDENT if contender.mode is not None and not contender.mode.transfers else None,
             gpu=None if entry.engine is None else gpu_times(entry.engine, batch, percentiles),
+            compute=None if entry.engine is not None else spreads(arm, percentiles).get("compute"),
             **asdict(numbers),
         )
         if contender.baseline is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tmdeploy.bench.report import ArmRow, BenchReport
-from tmdeploy.report.gpu_times import engine_table, memory_table
+from tmdeploy.report.gpu_times import gpu_table, memory_table
 from tmdeploy.report.table import plain_table
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ _NAME = 22
 
 
 def print_bench(report: BenchReport, console: Console) -> None:
-    """One table a batch size, another of its engines, then load time and memory, then what to doubt."""
+    """One table a batch size, another of what ran on a GPU, then load time and memory, then what to doubt."""
     machine = report.machine
     console.print(f"{machine.cpu}, {machine.cores} cores; {report.data}; {report.rounds} interleaved rounds")
     console.print(f"[dim]{report.boundary}[/dim]\n")
@@ -25,9 +25,9 @@ def print_bench(report: BenchReport, console: Console) -> None:
         comparable = [row for row in rows if row.boundary is None]
         if comparable:
             console.print(_arms(batch, comparable))
-        engines = [row for row in rows if row.gpu is not None]
-        if engines:
-            console.print(engine_table(batch, engines))
+        measured = [row for row in rows if row.gpu is not None or row.compute is not None]
+        if measured:
+            console.print(gpu_table(batch, measured))
         for row in rows:
             for sentence in (_verdict(row), _against_pytorch(row)):
                 if sentence:

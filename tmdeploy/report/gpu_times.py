@@ -22,17 +22,17 @@ _PARTS = (
 )
 
 
-def engine_table(batch: int, rows: Sequence[ArmRow]) -> Table:
+def gpu_table(batch: int, rows: Sequence[ArmRow]) -> Table:
     """Every part of a call, as trtexec reports it, and throughput.
 
     Args:
         batch: Images a call.
-        rows: Of engines.
+        rows: Of engines, and of checkpoints that ran on a GPU.
     """
     from rich.markup import escape
 
-    table = plain_table(f"batch {batch}: engines, milliseconds a batch")
-    table.add_column("engine", overflow="fold")
+    table = plain_table(f"batch {batch}: on the GPU, milliseconds a batch")
+    table.add_column("model", overflow="fold")
     table.add_column("part", no_wrap=True)
     percentiles = list(rows[0].percentiles_ms)
     for column in (*(f"p{value}" for value in percentiles), "mean", "max", "cv"):
@@ -40,6 +40,8 @@ def engine_table(batch: int, rows: Sequence[ArmRow]) -> Table:
     for row in rows:
         gpu = row.gpu
         if gpu is None:
+            if row.compute is not None:
+                table.add_row(escape(row.name), "compute", *_cells(row.compute, percentiles))
             continue
         parts = [(words, gpu.queued[name]) for name, words in _PARTS if name in gpu.queued and _says(gpu, name)]
         parts.append(("whole call", gpu.single["host"]))
