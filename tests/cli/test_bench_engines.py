@@ -32,9 +32,11 @@ Engine = Callable[..., Path]
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeCuda]:
     """`gpu(costs)`: a simulated one, by whose clock all is timed; `real=True` adds the time that really passes."""
 
-    def install(costs: Costs = COSTS, *, nvml: FakeNvml | None = None, real: bool = False) -> FakeCuda:
+    def install(
+        costs: Costs = COSTS, *, nvml: FakeNvml | None = None, watched: bool = True, real: bool = False
+    ) -> FakeCuda:
         cuda = FakeCuda(costs=costs)
-        use_fakes(monkeypatch, cuda, nvml=nvml or FakeNvml())
+        use_fakes(monkeypatch, cuda, nvml=(nvml or FakeNvml()) if watched else None)
 
         def clock() -> float:
             return cuda.now + (time.perf_counter() if real else 0.0)
@@ -104,6 +106,7 @@ def test_every_mode_is_an_arm_with_the_times_that_were_simulated(
         assert (arm["boundary"] is None) == transfers
         assert gpu_times["clocks"] == {"sm_mhz_low": 1980, "sm_mhz_high": 1980, "readings": 12, "throttled": []}
         assert arm["backend"]["device"] == "cuda:0"
+        assert arm["backend"]["cuda_graph"] == ("on" if gpu_times["cuda_graph"] else "off")
     assert [text for text in report["warnings"] if "m.plan," in text] == []
     assert cuda.events == {}, "all events were given back"
 
@@ -123,8 +126,10 @@ def test_modes_can_be_chosen(
     engine: Engine,
     capsys: pytest.CaptureFixture[str],
 ):
-    gpu()
+    gpu(watched=False)
     report = _report(capsys, "--engine", engine("m.plan"), *options)
+    assert "the GPU's clocks were not watched: this cuda-bindings has no NVML" in report["warnings"]
+    assert all(arm["gpu"]["clocks"] is None for arm in report["arms"])
     assert [arm["name"] for arm in report["arms"]] == [f"m.plan, {name}" for name in names]
 
 

@@ -95,7 +95,7 @@ class ArmRow(_Document):
 class GpuMemory(_Document):
     """Of an engine, bytes: what TensorRT states, and what the driver counted in a fresh process."""
 
-    weights: int | None = Field(description="stated; none before TensorRT 10.16")
+    weights: int | None = Field(description="stated; none where TensorRT does not say, as 10.13")
     activations: int = Field(description="stated: of a context, at its largest profile")
     profiles: tuple[int, ...] = Field(description="the same, by profile")
     buffers: int = Field(description="inputs and outputs of the largest batch")

@@ -193,7 +193,7 @@ def _rows(entries: Sequence[_Entry], batch: int, percentiles: Sequence[float]) -
             path=str(contender.path),
             batch=batch,
             schedule=contender.schedule,
-            backend=contender.runner.describe(),
+            backend=_described(contender),
             precision=contender.precision,
             stable_warm_up=all(one.stable for one in entry.arms),
             images_per_s=batch / numbers.median_ms * 1e3,
@@ -212,6 +212,11 @@ def _rows(entries: Sequence[_Entry], batch: int, percentiles: Sequence[float]) -
             row = row.model_copy(update={"pytorch": _ratio(arm, by_name[reference.name].arm)})
         rows.append(row)
     return rows
+
+
+def _described(contender: Contender) -> dict[str, str]:
+    described, mode = contender.runner.describe(), contender.mode
+    return described if mode is None else {**described, "cuda_graph": "on" if mode.cuda_graph else "off"}
 
 
 def _ratio(arm: Arm, baseline: Arm) -> RatioRow:

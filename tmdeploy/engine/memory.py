@@ -11,7 +11,7 @@ class EngineMemory:
     """Sizes in bytes, as TensorRT states them; none of them is measured.
 
     Attributes:
-        weights: In the engine, all of them; None where TensorRT does not say (before 10.16).
+        weights: In the engine, all of them; None where TensorRT does not say (10.13).
         activations: A context needs that much at the largest profile, without weights, inputs and outputs.
         profiles: The same, of each profile.
         buffers: Inputs and outputs on the device, for the largest batch; ours.
