@@ -21,9 +21,9 @@ def test_statistics_are_those_of_trtexec():
 
 
 def test_a_percentile_is_exact_where_its_share_is_whole():
-    """(1 - 90 / 100) * 10 is a little less than 1 in binary, which would exclude nothing."""
-    found = spread(np.arange(1, 11) / 1e3, (90,))
-    assert found.percentiles_ms["90"] == pytest.approx(9.0)
+    """(100 - 99.9) * 1000 / 100 is a little less than 1 in binary, which would exclude nothing."""
+    assert spread(np.arange(1, 11) / 1e3, (90,)).percentiles_ms["90"] == pytest.approx(9.0)
+    assert spread(np.arange(1, 1001) / 1e3, (99.9,)).percentiles_ms["99.9"] == pytest.approx(999.0)
 
 
 def test_modes():
@@ -67,9 +67,6 @@ def _clocks(low: int, high: int, *throttled: str) -> Clocks:
         (_row(compute=1.0, enqueue=0.1, h2d=0.99, d2h=0.1), None),
         (_row(compute=1.0, enqueue=0.1, h2d=1.0, d2h=0.1), "copying the images takes 1 ms"),
         (_row(compute=1.0, enqueue=0.1, h2d=0.1, d2h=1.5), "copying the outputs back takes 1.5 ms, compute 1 ms"),
-        (_row(compute=1.0, enqueue=0.1, clocks=_clocks(1965, 1980)), None),  # a step of the clock
-        (_row(compute=1.0, enqueue=0.1, clocks=_clocks(1500, 1980)), "moved between 1500 and 1980 MHz"),
-        (_row(compute=1.0, enqueue=0.1, clocks=_clocks(1980, 1980, "power cap")), "throttled: power cap"),
     ],
 )
 def test_what_is_doubted(row: ArmRow, said: str | None):
@@ -80,6 +77,18 @@ def test_what_is_doubted(row: ArmRow, said: str | None):
         assert len(doubts) == 1
         assert doubts[0].startswith("m.plan at batch 1: ")
         assert said in doubts[0]
+
+
+def test_clocks_are_judged_over_all_arms_because_those_are_compared():
+    def said(*clocks: Clocks) -> list[str]:
+        return gpu_doubts([_row(compute=1.0, enqueue=0.1, clocks=one) for one in clocks])
+
+    assert said(_clocks(1965, 1980), _clocks(1980, 1980)) == []  # a step of the clock
+    (text,) = said(_clocks(1980, 1980), _clocks(1500, 1500))
+    assert text.startswith("the GPU's clock moved between 1500 and 1980 MHz; lock the clocks")
+    assert said(_clocks(1980, 1980, "power cap"), _clocks(1980, 1980, "power brake", "power cap")) == [
+        "the GPU was throttled (power brake, power cap)"
+    ]
 
 
 @pytest.mark.parametrize(("jitter", "unstable"), [(0.02, False), (0.03, True)])

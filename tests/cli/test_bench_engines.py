@@ -19,6 +19,7 @@ from tests.engine.fakes import Costs, FakeCuda, FakeNvml
 from tmdeploy.bench import memory
 from tmdeploy.bench import run as bench_run
 from tmdeploy.bench.timing import measure
+from tmdeploy.engine.sidecar import Tensor
 from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, parse
 
 CHECKPOINT = EXAMPLES / "digits_tome.pt"
@@ -33,10 +34,15 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeCuda]:
     """`gpu(costs)`: a simulated one, by whose clock all is timed; `real=True` adds the time that really passes."""
 
     def install(
-        costs: Costs = COSTS, *, nvml: FakeNvml | None = None, watched: bool = True, real: bool = False
+        costs: Costs = COSTS,
+        *,
+        nvml: FakeNvml | None = None,
+        watched: bool = True,
+        real: bool = False,
+        steps: int = 0,
     ) -> FakeCuda:
         cuda = FakeCuda(costs=costs)
-        use_fakes(monkeypatch, cuda, nvml=(nvml or FakeNvml()) if watched else None)
+        use_fakes(monkeypatch, cuda, steps=steps, nvml=(nvml or FakeNvml()) if watched else None)
 
         def clock() -> float:
             return cuda.now + (time.perf_counter() if real else 0.0)
@@ -53,15 +59,11 @@ def engine(digits_onnx: Path, tmp_path: Path) -> Engine:
     properties = {prop.key: prop.value for prop in onnx.load(digits_onnx, load_external_data=False).metadata_props}
     model = parse(properties[METADATA_KEY], path=str(digits_onnx))
 
-    def make(name: str, *, unmerged: bool = False, **changes: object) -> Path:
+    def make(name: str, *, unmerged: bool = False, more_inputs: tuple[Tensor, ...] = (), **changes: object) -> Path:
         metadata = model.model_copy(update=_without_steps() if unmerged else {})
-        return fake_engine(
-            tmp_path,
-            name,
-            pixels=(3, *model.preprocessing.image_size),
-            model=metadata,
-            **{"precision": "fp32", **changes},
-        )
+        images = Tensor(name="images", type="float", shape=(-1, 3, *model.preprocessing.image_size))
+        fields = {"inputs": (images, *more_inputs), "model": metadata, "precision": "fp32", **changes}
+        return fake_engine(tmp_path, name, **fields)
 
     return make
 
@@ -147,8 +149,8 @@ def test_what_bounds_throughput_is_said(
         assert "copying the images takes 3 ms, compute 1.2 ms" in text
         assert "copying the outputs back takes 2 ms" in text
         assert "compute times vary by 9.1% (limit 2.5%); lock the clocks" in text
-        assert "clock moved between 1500 and 1980 MHz" in text
-        assert "the GPU was throttled: power cap" in text
+    assert "the GPU's clock moved between 1500 and 1980 MHz; lock the clocks" in "\n".join(report["warnings"])
+    assert "the GPU was throttled (power cap)" in report["warnings"]
 
 
 def test_an_unmerged_engine_beside_is_the_twin(
@@ -166,6 +168,23 @@ def test_an_unmerged_engine_beside_is_the_twin(
         assert arms[f"m.plan, {mode}"]["mac_ratio"] < 1.0
         assert arms[f"none.plan, {mode}"]["ratio"] is None
     assert not any("no unmerged engine" in text for text in report["warnings"])
+
+
+def test_schedules_of_an_engine_are_arms_with_the_same_twin(
+    gpu: Callable[..., FakeCuda], engine: Engine, capsys: pytest.CaptureFixture[str]
+):
+    gpu(steps=6)
+    ends = {"min": (0,) * 6, "opt": (8,) * 6, "max": (8,) * 6, "fewest_tokens": (9,) * 6, "most_tokens": (65,) * 6}
+    amounts = Tensor(name="r", type="int64", shape=(6,), shape_input=True)
+    path = engine("m.plan", schedule={"kind": "r", **ends}, more_inputs=(amounts,))
+    bare = engine("none.plan", unmerged=True)
+    options = ("--transfers", "--cuda-graph", "--schedule", 0, "--schedule", 8)
+    report = _report(capsys, "--engine", path, "--engine", bare, *options)
+    arms = {arm["name"]: arm for arm in report["arms"]}
+    assert list(arms) == ["m.plan, 0, graph", "m.plan, 8, graph", "none.plan, graph"]
+    assert [arm["schedule"] for arm in arms.values()] == [[0] * 6, [8] * 6, None]
+    assert arms["m.plan, 0, graph"]["gmacs"] == arms["none.plan, graph"]["gmacs"] > arms["m.plan, 8, graph"]["gmacs"]
+    assert arms["m.plan, 8, graph"]["ratio"]["baseline"] == "none.plan, graph"
 
 
 @pytest.mark.parametrize(

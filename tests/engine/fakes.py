@@ -291,7 +291,7 @@ class _Context:
     def execute_async_v3(self, stream: int) -> bool:
         cuda, shape = self.module.cuda, self.shape
         amounts = 0
-        if self.module.steps:
+        if "r" in self.addresses:
             raw = (ctypes.c_int64 * self.module.steps).from_address(self.addresses["r"])
             amounts = sum(raw)
 

@@ -35,6 +35,7 @@ HOLDERS = {
     "runtime": "Runtime",
     "_runtime": "Runtime",
     "_engine": "ICudaEngine",
+    "engine": "ICudaEngine",
     "_context": "IExecutionContext",
     "flags": "BuilderFlag",
     "kinds": "ILogger.Severity",
@@ -48,6 +49,7 @@ ONLY_IN = {
     "profile": {"network.py"},
     "network": {"network.py", "build.py"},
     "runtime": {"session.py"},
+    "engine": {"memory.py"},
     "config": {"network.py", "build.py"},
     "flags": {"network.py"},
 }

@@ -58,7 +58,7 @@ def _difference(merged: TensorrtRunner, other: object) -> str:
         ("flavour", ours.flavour.label, theirs.flavour.label),
         ("precision", ours.precision, theirs.precision),
         ("batch", " ".join(map(str, ours.profiles)), " ".join(map(str, theirs.profiles))),
-        ("input", ours.inputs[0].type, theirs.inputs[0].type),
+        ("input", "pixels" if merged.pixels_in else "float", "pixels" if other.pixels_in else "float"),
     ):
         if here != there:
             return f"{name} {there}, not {here}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tmdeploy.bench.report import ArmRow, GpuTimes
+from tmdeploy.bench.report import ArmRow, Clocks, GpuTimes
 
 _ENQUEUE_SHARE = 0.8
 _CV_LIMIT = 0.025
@@ -23,8 +23,8 @@ def gpu_doubts(rows: Sequence[ArmRow]) -> list[str]:
     for row in rows:
         if row.gpu is not None:
             where = f"{row.name} at batch {row.batch}"
-            found += [f"{where}: {text}" for text in (*_bounds(row.gpu), *_spread(row.gpu), *_clocks(row.gpu))]
-    return found
+            found += [f"{where}: {text}" for text in (*_bounds(row.gpu), *_spread(row.gpu))]
+    return found + _clocks([row.gpu.clocks for row in rows if row.gpu is not None and row.gpu.clocks is not None])
 
 
 def _bounds(gpu: GpuTimes) -> list[str]:
@@ -52,15 +52,14 @@ def _spread(gpu: GpuTimes) -> list[str]:
     return [f"compute times vary by {cv:.1%} (limit {_CV_LIMIT:.1%}); {_LOCK}, and keep other work off the GPU"]
 
 
-def _clocks(gpu: GpuTimes) -> list[str]:
-    clocks, found = gpu.clocks, []
-    if clocks is None:
+def _clocks(clocks: Sequence[Clocks]) -> list[str]:
+    """Over all arms: two that ran at different clocks do not compare, even if each was steady."""
+    if not clocks:
         return []
-    if clocks.sm_mhz_high > clocks.sm_mhz_low * (1 + _CLOCK_LIMIT):
-        found.append(f"the GPU's clock moved between {clocks.sm_mhz_low} and {clocks.sm_mhz_high} MHz; {_LOCK}")
-    if clocks.throttled:
-        found.append(f"the GPU was throttled: {', '.join(clocks.throttled)}")
-    return found
+    low, high = min(one.sm_mhz_low for one in clocks), max(one.sm_mhz_high for one in clocks)
+    throttled = sorted({reason for one in clocks for reason in one.throttled})
+    found = [f"the GPU's clock moved between {low} and {high} MHz; {_LOCK}"] if high > low * (1 + _CLOCK_LIMIT) else []
+    return [*found, f"the GPU was throttled ({', '.join(throttled)})"] if throttled else found
 
 
 def _ms(value: float) -> str:

@@ -88,8 +88,8 @@ def spread(seconds: Sequence[float], percentiles: Sequence[float]) -> Spread:
     """
     times = np.sort(np.asarray(seconds, np.float64)) * 1e3
     mean, count = float(times.mean()), len(times)
-    # 1 - 0.9 is a little less than 0.1, so trtexec's own floor, in float32, can be off by one; ours is not
-    slower = [int((100.0 - wanted) * count / 100.0) for wanted in percentiles]
+    # 100 - 99.9 is a little less than 0.1: without the addend, a floor of a whole number could be one too small
+    slower = [int((100.0 - wanted) * count / 100.0 + 1e-9) for wanted in percentiles]
     return Spread(
         median_ms=float(np.median(times)),
         mean_ms=mean,

@@ -25,22 +25,22 @@ class EngineMemory:
     streamable: int
 
 
-def engine_memory(module: Any, _engine: Any, profiles: int, buffers: int) -> EngineMemory:
+def engine_memory(module: Any, engine: Any, profiles: int, buffers: int) -> EngineMemory:
     """Ask an engine.
 
     Args:
         module: The TensorRT.
-        _engine: Deserialised.
+        engine: Deserialised.
         profiles: How many it has.
         buffers: Bytes of inputs and outputs.
     """
     weights = None
-    if hasattr(_engine, "get_engine_stat"):  # not in 10.13
-        weights = int(_engine.get_engine_stat(module.EngineStat.TOTAL_WEIGHTS_SIZE))
+    if hasattr(engine, "get_engine_stat"):  # not in 10.13
+        weights = int(engine.get_engine_stat(module.EngineStat.TOTAL_WEIGHTS_SIZE))
     return EngineMemory(
         weights=weights,
-        activations=int(_engine.device_memory_size_v2),
-        profiles=tuple(int(_engine.get_device_memory_size_for_profile_v2(number)) for number in range(profiles)),
+        activations=int(engine.device_memory_size_v2),
+        profiles=tuple(int(engine.get_device_memory_size_for_profile_v2(number)) for number in range(profiles)),
         buffers=buffers,
-        streamable=int(_engine.streamable_weights_size),
+        streamable=int(engine.streamable_weights_size),
     )
