@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import json
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +17,7 @@ import pytest
 
 from tests.cli.running import run
 from tests.conftest import EXAMPLES
+from tests.engine.engines import full_bytes, rtx_bytes
 from tests.engine.fake_engine import fake_engine, use_fakes
 from tests.engine.fakes import Costs, FakeCuda, FakeNvml
 from tmdeploy.bench import memory
@@ -257,26 +261,34 @@ def test_the_table_shows_every_part(gpu: Callable[..., FakeCuda], engine: Engine
     assert max(map(len, lines)) <= 80
 
 
+@pytest.mark.parametrize(("content", "package"), [(rtx_bytes(), "tensorrt_rtx"), (full_bytes(), "tensorrt")])
 def test_memory_of_an_engine_is_counted_in_a_process_of_its_own(
-    gpu: Callable[..., FakeCuda], engine: Engine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    content: bytes,
+    package: str,
+    gpu: Callable[..., FakeCuda],
+    engine: Engine,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ):
     """The process is this one here: the stand-ins would not be in another."""
     gpu()
     baseline: list[str] = []
+
+    def in_this_process(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        with contextlib.redirect_stdout(io.StringIO()) as answer:
+            memory.main(command[-1])
+        return subprocess.CompletedProcess(command, 0, answer.getvalue(), "")
+
     monkeypatch.setattr(memory, "importlib", SimpleNamespace(import_module=baseline.append))
-
-    def in_this_process(command: list[str], **_: object) -> object:
-        capsys.readouterr()
-        memory.main(command[-1])
-        return memory.subprocess.CompletedProcess(command, 0, capsys.readouterr().out, "")
-
     monkeypatch.setattr(memory.subprocess, "run", in_this_process)
-    path = engine("m.plan")
-    found = memory.footprint(memory.Job(path, batch=2))
-    assert baseline == ["tensorrt_rtx"], "not the name of the backend, which is full TensorRT's"
-    assert found.gpu is not None
-    assert found.gpu.loaded == found.gpu.running == (1 << 20) + found.gpu.buffers
-    assert (found.gpu.weights, found.gpu.activations, found.gpu.profiles) == (1 << 20, 4096, (4096, 2048))
+    path = engine("m.plan", content=content)
+    done = run(capsys, "bench", "--engine", path, *FAST, "--cuda-graph", "--transfers")
+    assert done.code == 0, done.err
+    assert baseline == [package], "what the backend imports is no part of the model's memory"
+    cells = done.out[done.out.index("GPU memory of engines, MiB") :].splitlines()[4].split()
+    buffers = 16 * (3 * 32 * 32 + 2) * 4 / 2**20  # images and logits of the largest batch
+    assert cells[:5] == ["m.plan", "1.0", "0.0", "0.0", f"{buffers:.1f}"]
+    assert cells[5:] == [f"{1 + buffers:.1f}"] * 2
 
 
 @pytest.mark.parametrize(

@@ -20,14 +20,14 @@ from tmdeploy.engine.sidecar import Tensor
 GPU = Gpu(0, "NVIDIA L4", (8, 9), 24 << 30)
 
 
-def fake_engine(folder: Path, name: str = "tiny.plan", **changes: object) -> Path:
+def fake_engine(folder: Path, name: str = "tiny.plan", *, content: bytes = b"", **changes: object) -> Path:
     """An engine of one input and one output of two classes; for batches up to 2, and from 4 to 16."""
     fields: dict[str, object] = {
         "inputs": (Tensor(name="images", type="float", shape=(-1, 3, 4, 4)),),
         "outputs": (Tensor(name="logits", type="float", shape=(-1, 2)),),
         "profiles": (BatchRange(min=1, opt=1, max=2), BatchRange(min=4, opt=8, max=16)),
     }
-    made = engine_file(folder, rtx_bytes(), **{**fields, **changes})
+    made = engine_file(folder, content or rtx_bytes(), **{**fields, **changes})
     for path in (made, made.with_name(made.name + ".json")):
         path.rename(path.with_name(path.name.replace("tiny.plan", name)))
     return folder / name
