@@ -45,11 +45,12 @@ def _arms(batch: int, rows: list[ArmRow]) -> Table:
 
     table = plain_table(f"batch {batch}: milliseconds a batch")
     table.add_column("model", overflow="fold")
-    backends = len({row.backend["backend"] for row in rows}) > 1
+    pytorch = any(row.pytorch is not None for row in rows)
+    # beside an engine there is no room for it, and the suffix says it
+    backends = len({row.backend["backend"] for row in rows}) > 1 and not pytorch
     if backends:
         table.add_column("backend")
     percentiles = list(rows[0].percentiles_ms)
-    pytorch = any(row.pytorch is not None for row in rows)
     times = (f"p{value}" for value in percentiles)
     for column in (*times, "img/s", "GMACs", "x unmerged", *(["x PyTorch"] if pytorch else [])):
         table.add_column(column, justify="right", no_wrap=True)
