@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tmdeploy.bench.report import ArmRow, BenchReport
+from tmdeploy.bench.report import ArmRow, BenchReport, RatioRow
 from tmdeploy.report.gpu_times import gpu_table, memory_table
 from tmdeploy.report.table import plain_table
 
@@ -61,11 +61,14 @@ def _arms(batch: int, rows: list[ArmRow]) -> Table:
             *(f"{row.percentiles_ms[value]:.2f}" for value in percentiles),
             f"{row.images_per_s:.1f}",
             "-" if row.gmacs is None else f"{row.gmacs:.3g}",
-            "" if row.ratio is None else f"{row.ratio.median:.2f}",
-            *([""] if pytorch and row.pytorch is None else []),
-            *([f"{row.pytorch.median:.2f}"] if row.pytorch is not None else []),
+            _median(row.ratio),
+            *([_median(row.pytorch)] if pytorch else []),
         )
     return table
+
+
+def _median(ratio: RatioRow | None) -> str:
+    return "" if ratio is None else f"{ratio.median:.2f}"
 
 
 def _broken(name: str) -> str:
