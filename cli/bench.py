@@ -22,7 +22,12 @@ def bench(
     engine: Annotated[
         list[Path] | None, typer.Option("--engine", help="Engines to time beside them: .plan. Repeatable.")
     ] = None,
-    batch: Annotated[str, typer.Option(help="Batch sizes, one table each.")] = "1,8",
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZES", help="Batch sizes, one table each. Default: 1,8, as far as every model takes them."
+        ),
+    ] = None,
     schedule: Annotated[
         list[str] | None,
         typer.Option("--schedule", help="r or keep to time: 8, or one value a step. Repeatable: one arm each."),
@@ -38,6 +43,29 @@ def bench(
         bool, typer.Option("--free-merge", help="Also time each exported file with a slice instead of each reduction.")
     ] = False,
     memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Measure load time and peak memory.")] = True,
+    cuda_graph: Annotated[
+        bool | None,
+        typer.Option(
+            "--cuda-graph/--no-cuda-graph",
+            help="Engines: launch the work as one CUDA graph, or kernel by kernel. Default: both, an arm each.",
+            show_default=False,
+        ),
+    ] = None,
+    transfers: Annotated[
+        bool | None,
+        typer.Option(
+            "--transfers/--no-transfers",
+            help="Engines: copy images and logits in each call, or keep them on the GPU. Default: both, an arm each.",
+            show_default=False,
+        ),
+    ] = None,
+    device: Annotated[
+        str,
+        typer.Option(
+            metavar="DEVICE",
+            help="Of checkpoints: cpu, cuda, cuda:N. auto is the GPU if another arm runs on it and torch sees it.",
+        ),
+    ] = "auto",
     arch: ArchOption = None,
     num_heads: NumHeadsOption = None,
     backend: Annotated[
@@ -56,8 +84,11 @@ def bench(
     """Time models side by side in interleaved rounds, each against its own unmerged twin.
 
     [dim]tmdeploy bench deit_s.onnx deit_small.pth --batch 1,8[/dim]
+
+    [dim]tmdeploy bench --engine deit_s.plan --engine deit_s_none.plan deit_small.pth[/dim]
     """
     from tmdeploy.backends.options import CheckpointOptions
+    from tmdeploy.bench.contender import engine_modes
     from tmdeploy.bench.run import bench as run
     from tmdeploy.bench.timing import Protocol
     from tmdeploy.errors import UsageError
@@ -82,7 +113,7 @@ def bench(
     with progress() as tell:
         report = run(
             models,
-            batch_sizes=batch_sizes(batch),
+            batch_sizes=None if batch is None else batch_sizes(batch),
             protocol=protocol,
             backends=backend_names(backend),
             threads=threads,
@@ -91,7 +122,10 @@ def bench(
             twin=twin,
             free_merge=free_merge,
             memory=memory,
-            checkpoint=CheckpointOptions(arch=arch, num_heads=num_heads, trust_checkpoint=trust_checkpoint),
+            checkpoint=CheckpointOptions(
+                arch=arch, num_heads=num_heads, trust_checkpoint=trust_checkpoint, device=device
+            ),
+            modes=engine_modes(cuda_graph, transfers),
             progress=tell,
         )
     out = Output(json)

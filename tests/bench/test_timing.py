@@ -130,6 +130,21 @@ def test_ratio_is_of_medians_so_an_outlier_decides_nothing():
     assert ratio(arm, Arm("B", lambda: None, rounds=[[2.0, 2.0, 2.0]] * 3)) == Ratio(0.5, 0.5, 0.5)
 
 
+def test_an_arm_can_measure_by_itself_and_is_asked_after_the_clock_stopped():
+    time = FakeTime()
+    arm = time.arm("A", 1.0)
+
+    def read() -> dict[str, list[float]]:
+        time.now += 100.0  # no part of the call
+        return {"inner": [0.25, 0.5]}
+
+    arm.read, arm.watch = read, lambda: len(time.calls)
+    measure([arm], Protocol(warm_up_s=0.0, duration_s=0.0, iterations=6, rounds=3), clock=time)
+    assert arm.rounds == [[1.0, 1.0]] * 3
+    assert arm.readings == {"inner": [[0.25, 0.5] * 2] * 3}
+    assert [after - before for before, after in arm.watched] == [2, 2, 2]  # around the measured calls alone
+
+
 def test_garbage_is_collected_between_not_during_measurements():
     seen: list[bool] = []
     arm = Arm("A", lambda: seen.append(gc.isenabled()))

@@ -1,13 +1,17 @@
-"""Stand-ins for TensorRT's runtime and the CUDA runtime: "device" memory is memory, streams run at once.
+"""Stand-ins for TensorRT's runtime, the CUDA runtime and NVML: "device" memory is memory, streams run at once.
 
 They check how they are called (sizes, order, what a capture may contain), and compute something that tells the images
-of a batch apart. What they cannot show is whether NVIDIA's libraries agree; docs/backends.md says so.
+of a batch apart. Results are there at once, but on a simulated clock everything takes the time that a test gives it:
+the host goes on while the stream works, and the stream begins nothing before the host has given it. What they cannot
+show is whether NVIDIA's libraries agree; docs/backends.md says so.
 """
 
 from __future__ import annotations
 
 import ctypes
+from dataclasses import dataclass
 from enum import IntEnum
+from itertools import cycle
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,15 +28,38 @@ class _Kind(IntEnum):
     cudaMemcpyDeviceToHost = 2
 
 
+@dataclass
+class Costs:
+    """Seconds on the simulated clock; `compute` repeats."""
+
+    h2d: float = 0.0
+    compute: tuple[float, ...] = (0.0,)
+    d2h: float = 0.0
+    enqueue: float = 0.0
+    graph: float = 0.0  # enqueueing a graph
+
+
 class FakeCuda:
-    """The functions of `cuda.bindings.runtime` that are used."""
+    """The functions of `cuda.bindings.runtime` that are used.
+
+    Attributes:
+        now: The host's clock, seconds.
+        stream: When the stream will have done what it was given.
+    """
 
     cudaError_t = _Status
     cudaMemcpyKind = _Kind
     cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
     cudaStreamNonBlocking = 1
+    cudaEventDefault = 0
+    reserved = 0  # bytes of the device that are not in `memory`: an engine's weights, say
 
-    def __init__(self, limit: int = 1 << 30) -> None:
+    def __init__(self, limit: int = 1 << 30, costs: Costs | None = None) -> None:
+        self.costs = costs or Costs()
+        self._compute = cycle(self.costs.compute)
+        self.now = self.stream = 0.0
+        self.events: dict[int, float | None] = {}
+        self.made = 0
         self.memory: dict[int, Any] = {}
         self.limit = limit
         self.log: list[str] = []
@@ -65,6 +92,7 @@ class FakeCuda:
         for address in (to, source):
             assert size <= len(self.memory[address]), "copies beyond a buffer"
         ctypes.memmove(to, source, size)
+        self.stream = max(self.stream, self.now) + (self.costs.h2d if kind == 1 else self.costs.d2h)
         return (_Status.cudaSuccess,)
 
     def cudaStreamCreateWithFlags(self, flags: int) -> tuple[_Status, int]:
@@ -73,7 +101,52 @@ class FakeCuda:
     def cudaStreamSynchronize(self, stream: int) -> tuple[_Status]:
         assert self.capturing is None, "no synchronisation while capturing"
         self.log.append("sync")
+        self.now = max(self.now, self.stream)
         return (_Status.cudaSuccess,)
+
+    def cudaEventCreateWithFlags(self, flags: int) -> tuple[_Status, int]:
+        self.made += 1
+        self.events[self.made] = None
+        return _Status.cudaSuccess, self.made
+
+    def cudaEventRecord(self, event: int, stream: int) -> tuple[_Status]:
+        assert self.capturing is None, "events stay outside the graph"
+        self.events[event] = max(self.stream, self.now)
+        return (_Status.cudaSuccess,)
+
+    def cudaEventSynchronize(self, event: int) -> tuple[_Status]:
+        self.now = max(self.now, self._passed(event))
+        return (_Status.cudaSuccess,)
+
+    def cudaEventElapsedTime(self, start: int, end: int) -> tuple[_Status, float]:
+        assert max(self._passed(start), self._passed(end)) <= self.now, "asked before the events have passed"
+        return _Status.cudaSuccess, (self._passed(end) - self._passed(start)) * 1e3
+
+    def cudaEventDestroy(self, event: int) -> tuple[_Status]:
+        del self.events[event]
+        return (_Status.cudaSuccess,)
+
+    def _passed(self, event: int) -> float:
+        when = self.events[event]
+        assert when is not None, "an event that was never recorded"
+        return when
+
+    def cudaMemGetInfo(self) -> tuple[_Status, int, int]:
+        device_side = sum(len(raw) for raw in self.memory.values()) // 2  # every buffer has a pinned twin
+        return _Status.cudaSuccess, self.limit - self.reserved - device_side, self.limit
+
+    def cudaDeviceGetPCIBusId(self, length: int, index: int) -> tuple[_Status, bytes]:
+        assert length >= 13
+        return _Status.cudaSuccess, b"0000:65:00.0".ljust(length, b"\0")
+
+    def enqueued(self, *, graph: bool) -> None:
+        """The engine's work was put on the stream."""
+        began, compute = self.now, next(self._compute)
+        self.now += self.costs.graph if graph else self.costs.enqueue
+        if graph:
+            self.stream = max(self.stream, self.now) + compute
+        else:  # the first kernel may begin while the others are given
+            self.stream = max(max(self.stream, began) + compute, self.now)
 
     def cudaStreamDestroy(self, stream: int) -> tuple[_Status]:
         self.log.append("destroy stream")
@@ -105,7 +178,40 @@ class FakeCuda:
         self.log.append("graph")
         for work in self.graphs[graph]:
             work()
+        self.enqueued(graph=True)
         return (_Status.cudaSuccess,)
+
+
+WEIGHTS = 1 << 20
+
+
+class FakeNvml:
+    """The functions of `cuda.bindings.nvml` that are used; the clocks repeat."""
+
+    ClockType = SimpleNamespace(SM=1)
+
+    class ClocksEventReasons(IntEnum):
+        EVENT_REASON_GPU_IDLE = 1
+        EVENT_REASON_SW_POWER_CAP = 4
+        THROTTLE_REASON_HW_THERMAL_SLOWDOWN = 64
+        EVENT_REASON_NONE = 0
+
+    def __init__(self, clocks: tuple[int, ...] = (1980,), reasons: int = 0) -> None:
+        self._clocks, self._reasons = cycle(clocks), reasons
+
+    def init_v2(self) -> None:
+        pass
+
+    def device_get_handle_by_pci_bus_id_v2(self, bus_id: str) -> int:
+        assert bus_id == "0000:65:00.0"
+        return 5
+
+    def device_get_clock_info(self, device: int, kind: int) -> int:
+        assert (device, kind) == (5, 1)
+        return next(self._clocks)
+
+    def device_get_current_clocks_event_reasons(self, device: int) -> int:
+        return self._reasons
 
 
 class FakeTensorrt:
@@ -113,11 +219,12 @@ class FakeTensorrt:
 
     Args:
         cuda: Whose memory it works in.
-        inputs: Shape of the image input, -1 for the batch, and whether there is a shape input.
+        steps: Length of the shape input; 0 for none.
+        loads: Whether it takes engines at all.
     """
 
-    def __init__(self, cuda: FakeCuda, *, pixels: tuple[int, ...], steps: int = 0, loads: bool = True) -> None:
-        self.cuda, self.pixels, self.steps, self.loads = cuda, pixels, steps, loads
+    def __init__(self, cuda: FakeCuda, *, steps: int = 0, loads: bool = True) -> None:
+        self.cuda, self.steps, self.loads = cuda, steps, loads
         module = self
 
         class ILogger:
@@ -139,11 +246,19 @@ class FakeTensorrt:
                 return _Engine(module)
 
         self.ILogger, self.Runtime = ILogger, Runtime
+        self.EngineStat = SimpleNamespace(TOTAL_WEIGHTS_SIZE=0)
 
 
 class _Engine:
     def __init__(self, module: FakeTensorrt) -> None:
-        self.module, self.device_memory_size_v2 = module, 4096
+        self.module, self.device_memory_size_v2, self.streamable_weights_size = module, 4096, 0
+        module.cuda.reserved += WEIGHTS
+
+    def get_engine_stat(self, stat: int) -> int:
+        return WEIGHTS
+
+    def get_device_memory_size_for_profile_v2(self, number: int) -> int:
+        return 4096 >> number
 
     def create_execution_context(self) -> _Context:
         return _Context(self.module)
@@ -176,7 +291,7 @@ class _Context:
     def execute_async_v3(self, stream: int) -> bool:
         cuda, shape = self.module.cuda, self.shape
         amounts = 0
-        if self.module.steps:
+        if "r" in self.addresses:
             raw = (ctypes.c_int64 * self.module.steps).from_address(self.addresses["r"])
             amounts = sum(raw)
 
@@ -189,6 +304,7 @@ class _Context:
         cuda.log.append("enqueue" if cuda.capturing is None else "captured")
         if cuda.capturing is None:
             work()
+            cuda.enqueued(graph=False)
         else:
             cuda.capturing.append(work)
         return True

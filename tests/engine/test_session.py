@@ -7,19 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.engine.engines import engine_file, rtx_bytes
-from tests.engine.fakes import FakeCuda, FakeTensorrt
-from tmdeploy.backends import Runner, open_runner, tensorrt
+from tests.engine.fake_engine import fake_engine, use_fakes
+from tests.engine.fakes import FakeCuda
+from tmdeploy.backends import Runner, open_runner
 from tmdeploy.backends.tensorrt import TensorrtRunner
-from tmdeploy.engine import device
-from tmdeploy.engine.compatibility import Fit, read_engine
-from tmdeploy.engine.flavour import Flavour, Toolkit
-from tmdeploy.engine.gpu import Gpu
-from tmdeploy.engine.profiles import BatchRange, ScheduleRange
+from tmdeploy.engine.profiles import ScheduleRange
 from tmdeploy.engine.sidecar import Tensor
 from tmdeploy.errors import ArtifactError, DataError, EnvironmentMissing, UsageError
 
-GPU = Gpu(0, "NVIDIA L4", (8, 9), 24 << 30)
 RANGE = ScheduleRange(kind="r", min=(0, 0), opt=(4, 4), max=(8, 8), fewest_tokens=(9, 9), most_tokens=(65, 65))
 
 
@@ -28,19 +23,9 @@ def _open(
 ) -> tuple[TensorrtRunner, FakeCuda]:
     images = Tensor(name="images", type="float", shape=(-1, 3, 4, 4))
     inputs = (images, Tensor(name="r", type="int64", shape=(2,), shape_input=True)) if ranged else (images,)
-    path = engine_file(
-        folder,
-        rtx_bytes(),
-        inputs=inputs,
-        outputs=(Tensor(name="logits", type="float", shape=(-1, 2)),),
-        profiles=(BatchRange(min=1, opt=1, max=2), BatchRange(min=4, opt=8, max=16)),
-        schedule=RANGE if ranged else None,
-    )
+    path = fake_engine(folder, inputs=inputs, schedule=RANGE if ranged else None)
     cuda = FakeCuda(limit)
-    module = FakeTensorrt(cuda, pixels=(3, 4, 4), steps=2 if ranged else 0, loads=loads)
-    fit = Fit(read_engine(path), Toolkit(Flavour.RTX, module, "1.7.1.116"), GPU, None)
-    monkeypatch.setattr(device, "cuda_runtime", lambda _: cuda)
-    monkeypatch.setattr(tensorrt, "check_fit", lambda _: fit)
+    use_fakes(monkeypatch, cuda, steps=2 if ranged else 0, loads=loads)
     runner = open_runner(path)
     assert isinstance(runner, TensorrtRunner)
     return runner, cuda

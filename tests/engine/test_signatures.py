@@ -35,6 +35,7 @@ HOLDERS = {
     "runtime": "Runtime",
     "_runtime": "Runtime",
     "_engine": "ICudaEngine",
+    "engine": "ICudaEngine",
     "_context": "IExecutionContext",
     "flags": "BuilderFlag",
     "kinds": "ILogger.Severity",
@@ -48,10 +49,12 @@ ONLY_IN = {
     "profile": {"network.py"},
     "network": {"network.py", "build.py"},
     "runtime": {"session.py"},
+    "engine": {"memory.py"},
     "config": {"network.py", "build.py"},
     "flags": {"network.py"},
 }
 NOT_OF_THEM = {("module", "__version__"), ("network", "inputs"), ("network", "outputs"), ("network", "layers")}
+NOT_BEFORE_10_16 = {"get_engine_stat", "EngineStat", "TOTAL_WEIGHTS_SIZE"}  # the code asks whether they are there
 RTX_ONLY = {
     ("", "ComputeCapability"),
     ("IBuilderConfig", "num_compute_capabilities"),
@@ -116,6 +119,8 @@ def _check(names: Names, *, rtx: bool) -> None:
     for use in USES:
         if (use.owner, use.member) in RTX_ONLY and not rtx:
             continue
+        if use.member in NOT_BEFORE_10_16 and "EngineStat" not in names:
+            continue
         if use.owner == "":
             known, signature = use.member in names, names.get(use.member, {}).get("__init__", "")
         else:
@@ -167,6 +172,9 @@ def test_the_reader_sees_our_calls():
         ("IPluginRegistry", "load_library"),
         ("Runtime", "deserialize_cuda_engine"),
         ("ICudaEngine", "create_execution_context"),
+        ("ICudaEngine", "get_engine_stat"),
+        ("ICudaEngine", "streamable_weights_size"),
+        ("EngineStat", "TOTAL_WEIGHTS_SIZE"),
         ("IExecutionContext", "execute_async_v3"),
         ("ITimingCache", "serialize"),
         ("ILogger.Severity", "INTERNAL_ERROR"),
@@ -215,6 +223,8 @@ def test_cuda_runtime():
                 calls.append((node.func.attr, len(node.args), path.name))
     names = {name for name, _, _ in calls}
     assert {"cudaMalloc", "cudaMallocHost", "cudaMemcpyAsync", "cudaGraphInstantiate", "cudaGetDeviceCount"} <= names
+    assert {"cudaEventCreateWithFlags", "cudaEventRecord", "cudaEventElapsedTime", "cudaEventSynchronize"} <= names
+    assert {"cudaEventDestroy", "cudaMemGetInfo", "cudaDeviceGetPCIBusId"} <= names
     for name, given, file in calls:
         function = getattr(runtime, name, None)
         assert function is not None, f"{file}: {name} does not exist"
@@ -228,6 +238,7 @@ def test_cuda_runtime():
     ):
         assert hasattr(getattr(runtime, enum), value)
     assert isinstance(runtime.cudaStreamNonBlocking, int)
+    assert isinstance(runtime.cudaEventDefault, int)
 
 
 def _parameters(function: object) -> int:

@@ -10,7 +10,7 @@ from tmdeploy.recipe import Recipe
 
 @dataclass(frozen=True)
 class CheckpointOptions:
-    """Options of `backends.pytorch.open_runner`, by the same names."""
+    """Options of `backends.pytorch.open_runner`, by the same names; `bench` also takes `auto` as device."""
 
     recipe: Recipe | None = None
     arch: str | None = None
@@ -18,6 +18,7 @@ class CheckpointOptions:
     image_size: int | None = None
     pixels_in: bool = False
     trust_checkpoint: bool = False
+    device: str = "cpu"
 
     def keywords(self) -> dict[str, Any]:
         """Keyword arguments of `open_runner`."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tmdeploy.backends.base import Array, IntArray, StepTrace, Trace
+from tmdeploy.errors import EnvironmentMissing, UsageError
 from tmdeploy.lazy import require
 from tmdeploy.metadata import ArtifactMetadata, Preprocessing
 from tmdeploy.recipe import Recipe
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from tmdeploy.models.arch import VitConfig
     from tmdeploy.patching.step import StepTensors
+
+_PRECISIONS = {"torch.float32": "fp32", "torch.float16": "fp16", "torch.bfloat16": "bf16", "torch.float64": "fp64"}
 
 
 class PytorchRunner:
@@ -33,6 +36,8 @@ class PytorchRunner:
         load_seconds: Reading and building.
         notes: What was assumed about the checkpoint.
         pixels_in: Whether it takes uint8 pixels.
+        gpu_seconds: Of the last `infer` on a GPU: the module alone, by CUDA events around it.
+        device: Where it computes: `cpu`, `cuda` or `cuda:1`. Images go there and logits come back, which waits for it.
     """
 
     metadata: ArtifactMetadata | None = None
@@ -49,6 +54,7 @@ class PytorchRunner:
         class_names: tuple[str, ...] = (),
         threads: int | None = None,
         pixels_in: bool = False,
+        device: str = "cpu",
     ) -> None:
         self._torch: Any = require("torch", purpose="running a checkpoint")
         from tmdeploy.patching import reduction_of
@@ -56,8 +62,10 @@ class PytorchRunner:
         self.name, self.path, self.recipe, self.config = name, path, recipe, config
         self.preprocessing, self.class_names = preprocessing, class_names
         self.load_seconds = 0.0
+        self.gpu_seconds = 0.0
         self.notes: tuple[str, ...] = ()
-        self._module = module.eval()
+        self.device = device
+        self._module = module.eval().to(device)
         self._state = reduction_of(module)
         self.pixels_in = pixels_in
         self._threads = threads
@@ -65,7 +73,9 @@ class PytorchRunner:
     def infer(self, images: NDArray[np.generic], schedule: Sequence[int] | None = None) -> Array:
         """Logits, f32 [B, classes]. Raises UsageError for a schedule of the wrong length."""
         with self._running(schedule):
-            return _array(self._module(self._input(images)))
+            if not self.on_gpu:
+                return _array(self._module(self._input(images)))
+            return self._infer_on_gpu(images)
 
     def trace(
         self, images: NDArray[np.generic], schedule: Sequence[int] | None = None, *, tensors: bool = False
@@ -86,8 +96,9 @@ class PytorchRunner:
         return {
             "backend": "pytorch",
             "version": str(self._torch.__version__),
-            "device": "cpu",
+            "device": self._named_device(),
             "mode": "eager, scaled_dot_product_attention",
+            "precision": _PRECISIONS.get(str(self._dtype()), str(self._dtype())),
             "threads": str(self._threads or self._torch.get_num_threads()),
             "method": self.recipe.method,
         }
@@ -96,22 +107,45 @@ class PytorchRunner:
         """Drop the module."""
         del self._module
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it computes on a GPU."""
+        return self.device.startswith("cuda")
+
+    def _infer_on_gpu(self, images: NDArray[np.generic]) -> Array:
+        cuda = self._torch.cuda
+        with cuda.device(self.device):  # whose stream the events go to
+            start, end = cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)
+            tensor = self._input(images)
+            start.record()
+            logits = self._module(tensor)
+            end.record()
+            array = _array(logits)  # waits
+            self.gpu_seconds = start.elapsed_time(end) * 1e-3
+        return array
+
     def _input(self, images: NDArray[np.generic]) -> Tensor:
         torch = self._torch
-        dtype = next(self._module.parameters()).dtype
-        tensor = torch.from_numpy(np.ascontiguousarray(images))
+        tensor = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
         if self.pixels_in:
-            mean = torch.tensor(self.preprocessing.mean).view(1, 3, 1, 1)
-            std = torch.tensor(self.preprocessing.std).view(1, 3, 1, 1)
+            mean = torch.tensor(self.preprocessing.mean, device=self.device).view(1, 3, 1, 1)
+            std = torch.tensor(self.preprocessing.std, device=self.device).view(1, 3, 1, 1)
             tensor = (tensor.permute(0, 3, 1, 2).float() / 255.0 - mean) / std
-        return tensor.to(dtype)  # type: ignore[no-any-return]
+        return tensor.to(self._dtype())  # type: ignore[no-any-return]
+
+    def _dtype(self) -> Any:
+        return next(self._module.parameters()).dtype
+
+    def _named_device(self) -> str:
+        """With its number, which `cuda` leaves to torch."""
+        return f"cuda:{self._torch.cuda.current_device()}" if self.device == "cuda" else self.device
 
     def _running(self, schedule: Sequence[int] | None) -> _Running:
         return _Running(self, schedule)
 
 
 class _Running:
-    """Inference mode, the asked-for threads and the asked-for schedule, for one call."""
+    """Inference mode, the asked-for threads and schedule, and TF32 off on a GPU, for one call."""
 
     def __init__(self, runner: PytorchRunner, schedule: Sequence[int] | None) -> None:
         self._runner, self._schedule = runner, schedule
@@ -125,10 +159,17 @@ class _Running:
         runner._state.set_schedule(amounts)
         if runner._threads is not None and runner._threads != self._threads_before:
             torch.set_num_threads(runner._threads)
+        if runner.on_gpu:
+            self._tf32_before = [backend.allow_tf32 for backend in _tf32_backends(torch)]
+            for backend in _tf32_backends(torch):
+                backend.allow_tf32 = False
         self._inference.__enter__()
 
     def __exit__(self, *_: object) -> None:
         self._inference.__exit__(None, None, None)
+        if self._runner.on_gpu:
+            for backend, before in zip(_tf32_backends(self._runner._torch), self._tf32_before, strict=True):
+                backend.allow_tf32 = before
         if self._runner._threads is not None and self._runner._threads != self._threads_before:
             self._runner._torch.set_num_threads(self._threads_before)
 
@@ -143,6 +184,7 @@ def open_runner(
     image_size: int | None = None,
     trust_checkpoint: bool = False,
     pixels_in: bool = False,
+    device: str = "cpu",
 ) -> PytorchRunner:
     """Load a checkpoint and patch it.
 
@@ -155,15 +197,18 @@ def open_runner(
         image_size: Side of the input, pixels.
         trust_checkpoint: Allow unpickling.
         pixels_in: Take uint8 [B, H, W, 3], as a file with preprocessing in its graph does.
+        device: `cpu`, `cuda` or `cuda:1`.
 
     Raises:
-        EnvironmentMissing: torch is not installed.
+        EnvironmentMissing: torch is not installed, or does not see that GPU.
+        UsageError: No such kind of device.
         CheckpointError: The file cannot be read or does not fit.
     """
     require("torch", purpose=f"running the checkpoint {path}")
     from tmdeploy.models.checkpoint import build_model, load_checkpoint
     from tmdeploy.patching import patch
 
+    _check_device(device)
     start = perf_counter()
     loaded = load_checkpoint(
         path, arch=arch, num_heads=num_heads, image_size=image_size, trust_checkpoint=trust_checkpoint
@@ -180,10 +225,27 @@ def open_runner(
         class_names=loaded.class_names,
         threads=threads,
         pixels_in=pixels_in,
+        device=device,
     )
     runner.load_seconds = perf_counter() - start
     runner.notes = loaded.notes
     return runner
+
+
+def _check_device(device: str) -> None:
+    kind, _, number = device.partition(":")
+    if kind not in {"cpu", "cuda"} or (number and (kind == "cpu" or not number.isdigit())):
+        raise UsageError(f"no device '{device}'", remedy="Give cpu, cuda or cuda:N")
+    cuda = require("torch", purpose="running a checkpoint").cuda
+    if kind == "cuda" and not (cuda.is_available() and int(number or 0) < cuda.device_count()):
+        raise EnvironmentMissing(
+            f"torch sees no {device} here", remedy="Install a CUDA build of torch and a driver, or use cpu"
+        )
+
+
+def _tf32_backends(torch: Any) -> tuple[Any, Any]:
+    """Where TF32 can be on: matrix products, and, by default, convolutions."""
+    return torch.backends.cuda.matmul, torch.backends.cudnn
 
 
 def _array(tensor: Tensor) -> Array:

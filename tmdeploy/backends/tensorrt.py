@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from tmdeploy.backends.base import Array, Trace
 from tmdeploy.engine.compatibility import check_fit
+from tmdeploy.engine.memory import EngineMemory
 from tmdeploy.engine.session import Session
+from tmdeploy.engine.timing import EngineTimer
 from tmdeploy.errors import ArtifactError, DataError, UsageError
 from tmdeploy.metadata import Preprocessing
 
@@ -50,15 +52,7 @@ class TensorrtRunner:
             DataError: Images of another shape or type than the engine takes.
             UsageError: A schedule outside its range, or for an engine whose schedule is fixed.
         """
-        if (
-            images.ndim != 4
-            or images.shape[1:] != self._image.shape[1:]
-            or (images.dtype == np.uint8) != self.pixels_in
-        ):
-            raise DataError(
-                f"takes {self._image.type} {list(self._image.shape)}, was given {images.dtype} {list(images.shape)}",
-                path=self.path,
-            )
+        self._check_images(images)
         amounts = self._amounts(schedule)
         most = max(profile.max for profile in self.record.profiles)
         name = self.record.outputs[0].name
@@ -81,6 +75,34 @@ class TensorrtRunner:
             remedy=f"Compare logits, or trace {self.record.source_name}, the file it was built from",
         )
 
+    def timer(
+        self, images: NDArray[np.generic], schedule: Sequence[int] | None = None, *, graph: bool, transfers: bool
+    ) -> EngineTimer:
+        """Something that times calls on these images by CUDA events.
+
+        Args:
+            images: One batch that a profile holds.
+            schedule: As for `infer`.
+            graph: Launch a CUDA graph.
+            transfers: Copy images and logits; else they stay on the device.
+
+        Raises:
+            DataError: Images of another shape or type than the engine takes.
+            UsageError: No profile holds the batch, or a schedule outside its range.
+        """
+        self._check_images(images)
+        self.check_batch(len(images))
+        return EngineTimer(self._session, images, self._amounts(schedule), graph=graph, transfers=transfers)
+
+    @property
+    def gpu_index(self) -> int:
+        """CUDA's number of the GPU it runs on."""
+        return self._fit.gpu.index
+
+    def memory(self) -> EngineMemory:
+        """What the engine says it needs on the GPU."""
+        return self._session.memory()
+
     def check_batch(self, batch: int) -> None:
         """Refuse a batch that would be padded or cut, so that times are of what they say.
 
@@ -101,6 +123,7 @@ class TensorrtRunner:
             "backend": "tensorrt",
             "version": self._fit.toolkit.title,
             "provider": f"{self._fit.gpu.name} ({self._fit.gpu.sm})",
+            "device": f"cuda:{self.gpu_index}",
             "threads": "-",
             "method": record.model.method if record.model is not None else "unknown",
             "precision": record.precision,
@@ -111,6 +134,17 @@ class TensorrtRunner:
     def close(self) -> None:
         """Free the GPU's memory."""
         self._session.close()
+
+    def _check_images(self, images: NDArray[np.generic]) -> None:
+        if (
+            images.ndim != 4
+            or images.shape[1:] != self._image.shape[1:]
+            or (images.dtype == np.uint8) != self.pixels_in
+        ):
+            raise DataError(
+                f"takes {self._image.type} {list(self._image.shape)}, was given {images.dtype} {list(images.shape)}",
+                path=self.path,
+            )
 
     def _amounts(self, schedule: Sequence[int] | None) -> tuple[int, ...] | None:
         allowed = self.record.schedule

@@ -3,51 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from tmdeploy.backends import Runner, backend_for, open_runner
 from tmdeploy.backends.options import CheckpointOptions
+from tmdeploy.backends.tensorrt import TensorrtRunner
+from tmdeploy.bench.contender import Contender, EngineMode, Schedule, engine_modes, labelled, scheduled
+from tmdeploy.bench.engine_twins import pair_engines
+from tmdeploy.bench.fairness import checkpoint_device
 from tmdeploy.errors import ArtifactError
 from tmdeploy.macs import model_macs
 from tmdeploy.metadata import ArtifactMetadata
 from tmdeploy.models.arch import VitConfig
 from tmdeploy.pairing import options_like
 from tmdeploy.recipe import Recipe
-
-Schedule = tuple[int, ...] | None
-
-
-@dataclass(frozen=True)
-class Contender:
-    """One arm before it is timed.
-
-    Attributes:
-        name: In tables.
-        kind: `model`, `unmerged` or `free-merge`.
-        runner: Loaded.
-        path: The file it is, or is a twin of.
-        schedule: Amounts to run with; None is the default.
-        macs: Of an image; None for a foreign file.
-        baseline: Name of the arm it is compared with first; None for a baseline.
-        checkpoint: How it was opened; None for an exported file.
-        backend: As asked for; None for the suffix's default.
-    """
-
-    name: str
-    kind: str
-    runner: Runner
-    path: Path
-    schedule: Schedule
-    macs: int | None
-    baseline: str | None
-    checkpoint: CheckpointOptions | None = None
-    backend: str | None = None
-
-    @property
-    def precision(self) -> str:
-        """fp32, fp16 or bf16."""
-        return self.runner.describe().get("precision", "fp32")
 
 
 def gather(
@@ -60,8 +30,9 @@ def gather(
     free_merge: bool,
     checkpoint: CheckpointOptions,
     warnings: list[str],
+    modes: Sequence[EngineMode] = engine_modes(),
 ) -> list[Contender]:
-    """Open every model and build its twins.
+    """Open every model and build its twins; engines get the twins that are among them.
 
     Args:
         paths: Models.
@@ -71,7 +42,9 @@ def gather(
         twin: Also time each model's unmerged twin.
         free_merge: Also time each exported file's free-merge twin.
         checkpoint: How to open checkpoints; what it leaves open comes from the first exported file, if there is one.
+            Its device may be `auto`.
         warnings: Gets a sentence for every twin that could not be made.
+        modes: How to call engines, one arm each.
     """
     found: list[Contender] = []
     taken: dict[str, int] = {}
@@ -82,6 +55,8 @@ def gather(
         for backend in backends
     }
     options = options_like(list(exported.values()), checkpoint)
+    if options.device == "auto" and any(backend_for(path).name == "pytorch" for path in paths):
+        options = replace(options, device=checkpoint_device(list(exported.values())))
     for path in paths:
         chosen = [backend for backend in backends if (path, backend) in exported]
         for backend in chosen or [None]:
@@ -89,12 +64,14 @@ def gather(
             taken[label] = taken.get(label, 0) + 1
             if taken[label] > 1:
                 label = f"{label} ({taken[label]})"
-            if chosen:
+            if isinstance(engine := exported.get((path, backend)), TensorrtRunner):
+                found += _engine_arms(engine, backend, label, schedules, modes, warnings)
+            elif chosen:
                 runner = exported[path, backend]
                 found += _exported_arms(runner, backend, label, threads, schedules, twin, free_merge, warnings)
             else:
                 found += _checkpoint_arms(path, label, threads, schedules, twin, options)
-    return found
+    return pair_engines(found, twin=twin, free_merge=free_merge, warnings=warnings)
 
 
 def _checkpoint_arms(
@@ -117,7 +94,31 @@ def _checkpoint_arms(
         arms.append(Contender(baseline, "unmerged", bare, path, None, plain, None, options))
     for schedule in schedules(runner):
         macs = model_macs(config, recipe.steps(config.tokens, config.num_prefix, schedule)).total
-        arms.append(Contender(_named(label, schedule), "model", runner, path, schedule, macs, baseline, options))
+        arms.append(Contender(scheduled(label, schedule), "model", runner, path, schedule, macs, baseline, options))
+    return arms
+
+
+def _engine_arms(
+    runner: TensorrtRunner,
+    backend: str | None,
+    label: str,
+    schedules: Callable[[Runner], Sequence[Schedule]],
+    modes: Sequence[EngineMode],
+    warnings: list[str],
+) -> list[Contender]:
+    metadata = runner.metadata
+    if metadata is None:
+        warnings.append(f"{label} carries no tmdeploy metadata: no MACs, no unmerged twin")
+    chosen = schedules(runner) if metadata is not None and metadata.steps and metadata.runtime_schedule else (None,)
+    arms = []
+    for schedule in chosen:
+        macs = None
+        if metadata is not None:
+            config = VitConfig.model_validate(metadata.architecture)
+            macs = _macs(config, metadata, schedule) if metadata.steps else model_macs(config).total
+        for mode in modes:
+            name = f"{scheduled(label, schedule)}, {mode}"
+            arms.append(Contender(name, "model", runner, runner.path, schedule, macs, None, backend=backend, mode=mode))
     return arms
 
 
@@ -141,9 +142,6 @@ def _exported_arms(
         return [Contender(label, "model", runner, path, None, plain, None, backend=backend)]
     default = _macs(config, metadata, None)
     arms, baseline = [], None
-    if backend_for(path).name == "tensorrt" and (twin or free_merge):
-        warnings.append(f"{label}: no twin can be made from an engine; build one with --method none to compare with")
-        twin = free_merge = False
     for kind, wanted, macs in (("unmerged", twin, plain), ("free-merge", free_merge, default)):
         if not wanted:
             continue
@@ -158,7 +156,7 @@ def _exported_arms(
         compared = baseline if kind != "unmerged" else None
         arms.append(Contender(name, kind, made, path, None, macs, compared, backend=backend))
     for schedule in schedules(runner) if metadata.runtime_schedule else (None,):
-        name = _named(label, schedule)
+        name = scheduled(label, schedule)
         macs = _macs(config, metadata, schedule)
         arms.append(Contender(name, "model", runner, path, schedule, macs, baseline, backend=backend))
     return arms
@@ -182,14 +180,3 @@ def _macs(config: VitConfig, metadata: ArtifactMetadata, schedule: Schedule) -> 
         amounts=metadata.schedule,
     )
     return model_macs(config, recipe.steps(config.tokens, config.num_prefix, schedule)).total
-
-
-def labelled(path: Path, backend: str | None) -> str:
-    """A model's name in tables; with its backend, where there are several."""
-    return path.name if backend is None else f"{path.name}, {backend}"
-
-
-def _named(label: str, schedule: Schedule) -> str:
-    from tmdeploy.report.schedule import schedule_text
-
-    return label if schedule is None else f"{label}, {schedule_text(schedule)}"

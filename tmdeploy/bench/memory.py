@@ -9,13 +9,15 @@ import importlib
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from pydantic import TypeAdapter
 
 from tmdeploy.backends.options import CheckpointOptions
+from tmdeploy.engine.device import Device
+from tmdeploy.engine.sidecar import read_sidecar
 from tmdeploy.errors import ArtifactError
 
 _CALLS = 3  # arenas have grown to their full size after the second
@@ -34,6 +36,30 @@ class Job:
 
 
 @dataclass(frozen=True)
+class GpuFootprint:
+    """What an engine needs on the GPU, bytes; see `engine.memory.EngineMemory` for what TensorRT states.
+
+    Attributes:
+        weights: Stated.
+        activations: Stated.
+        profiles: Stated.
+        buffers: Ours.
+        streamable: Stated.
+        loaded: By how much cudaMemGetInfo's free memory fell while the engine was loaded, with its buffers. Any other
+            process on the GPU is counted, too.
+        running: The same, until after a few calls.
+    """
+
+    weights: int | None
+    activations: int
+    profiles: tuple[int, ...]
+    buffers: int
+    streamable: int
+    loaded: int
+    running: int
+
+
+@dataclass(frozen=True)
 class Footprint:
     """What a fresh process needed.
 
@@ -41,11 +67,13 @@ class Footprint:
         baseline_mib: Resident memory before the model was opened, its backend's packages imported.
         peak_mib: Peak resident memory after a few batches.
         load_ms: Opening the model.
+        gpu: Of an engine; None for anything else.
     """
 
     baseline_mib: float
     peak_mib: float
     load_ms: float
+    gpu: GpuFootprint | None = None
 
     @property
     def model_mib(self) -> float:
@@ -70,7 +98,7 @@ def footprint(job: Job) -> Footprint:
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise ArtifactError(f"its memory was not measured ({lines[-1]})", path=job.path)
-    return Footprint(**TypeAdapter(dict[str, float]).validate_json(done.stdout))
+    return TypeAdapter(Footprint).validate_json(done.stdout)
 
 
 def main(text: str) -> None:
@@ -79,14 +107,20 @@ def main(text: str) -> None:
     from tmdeploy.backends import backend_for, open_runner
 
     name = backend_for(job.path, job.backend).name
+    device = None
     if name == "pytorch":
         import tmdeploy.models.checkpoint
         import tmdeploy.patching  # noqa: F401 - imports belong to the baseline
+    elif name == "tensorrt":
+        importlib.import_module(read_sidecar(job.path).flavour.package)
+        device = Device()
     else:
         importlib.import_module(name)
     options = {} if job.checkpoint is None else job.checkpoint.keywords()
+    free = 0 if device is None else device.memory()[0]  # asking makes the CUDA context, which is no engine's
     before = _memory_mib("VmRSS")
     runner = open_runner(job.path, threads=job.threads, backend=job.backend, **options)
+    loaded = 0 if device is None else free - device.memory()[0]
     height, width = runner.preprocessing.image_size
     if runner.pixels_in:
         images = np.zeros((job.batch, height, width, 3), np.uint8)
@@ -94,7 +128,11 @@ def main(text: str) -> None:
         images = np.zeros((job.batch, 3, height, width), np.float32)
     for _ in range(_CALLS):
         runner.infer(images)
-    found = Footprint(before, _memory_mib("VmHWM"), runner.load_seconds * 1e3)
+    gpu = None
+    if device is not None:
+        stated = runner.memory()  # type: ignore[attr-defined]  # an engine's
+        gpu = GpuFootprint(**asdict(stated), loaded=loaded, running=free - device.memory()[0])
+    found = Footprint(before, _memory_mib("VmHWM"), runner.load_seconds * 1e3, gpu)
     print(TypeAdapter(Footprint).dump_json(found).decode())  # noqa: T201 - the answer
 
 

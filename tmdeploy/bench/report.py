@@ -21,6 +21,42 @@ class RatioRow(_Document):
     decided: bool = Field(description="every round says the same arm is faster")
 
 
+class Spread(_Document):
+    """Statistics of one measurement over all calls, as trtexec defines them."""
+
+    median_ms: float
+    mean_ms: float
+    min_ms: float
+    max_ms: float
+    cv: float = Field(description="standard deviation over mean")
+    percentiles_ms: dict[str, float] = Field(description="by percentile; a call that was measured")
+    calls: int
+
+
+class Clocks(_Document):
+    """The GPU's clock before and after every round of an arm."""
+
+    sm_mhz_low: int
+    sm_mhz_high: int
+    readings: int
+    throttled: tuple[str, ...] = Field(description="what slowed the GPU down at any reading")
+
+
+class GpuTimes(_Document):
+    """Times of an engine.
+
+    By CUDA events: h2d, compute, d2h and their sum latency. By the host's clock: enqueue, and host, a whole call.
+    """
+
+    cuda_graph: bool
+    transfers: bool = Field(description="images and logits are copied; false: they stay on the device")
+    single: dict[str, Spread] = Field(description="one call at a time")
+    queued: dict[str, Spread] = Field(description="two calls on the stream, the host ahead of the GPU, as in trtexec")
+    single_images_per_s: float = Field(description="images over the host's time, one call at a time")
+    queued_images_per_s: float = Field(description="images over the host's time, queued: trtexec's throughput")
+    clocks: Clocks | None = Field(default=None, description="none where they could not be read")
+
+
 class ArmRow(_Document):
     """One arm at one batch size."""
 
@@ -45,7 +81,27 @@ class ArmRow(_Document):
     realised: float | None = Field(
         default=None, description="share of the MAC saving that arrived as time: (1 - t/t0) / (1 - m/m0)"
     )
+    pytorch: RatioRow | None = Field(
+        default=None, description="time of an engine relative to the PyTorch arm of the same MACs on the same device"
+    )
+    boundary: str | None = Field(default=None, description="what a call is, where it is not the report's boundary")
+    gpu: GpuTimes | None = Field(default=None, description="of an engine")
+    compute: Spread | None = Field(
+        default=None, description="of a checkpoint on a GPU: the module alone, without copies, by CUDA events"
+    )
     rounds_ms: tuple[tuple[float, ...], ...] = Field(description="raw samples")
+
+
+class GpuMemory(_Document):
+    """Of an engine, bytes: what TensorRT states, and what the driver counted in a fresh process."""
+
+    weights: int | None = Field(description="stated; none where TensorRT does not say, as 10.13")
+    activations: int = Field(description="stated: of a context, at its largest profile")
+    profiles: tuple[int, ...] = Field(description="the same, by profile")
+    buffers: int = Field(description="inputs and outputs of the largest batch")
+    streamable: int = Field(description="stated: weights that can stay on the host")
+    loaded: int = Field(description="counted: taken by loading, the CUDA context not included")
+    running: int = Field(description="counted: taken after a few calls")
 
 
 class ModelRow(_Document):
@@ -57,6 +113,7 @@ class ModelRow(_Document):
     load_ms: float | None
     peak_mib: float | None = Field(description="peak resident memory of a fresh process running it")
     model_mib: float | None = Field(description="of that, what opening and running the model added")
+    gpu: GpuMemory | None = Field(default=None, description="of an engine")
 
 
 class Machine(_Document):

@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,23 +16,48 @@ from numpy.typing import NDArray
 import tmdeploy
 from tmdeploy.backends import Runner
 from tmdeploy.backends.options import CheckpointOptions
+from tmdeploy.backends.pytorch import PytorchRunner
 from tmdeploy.backends.tensorrt import TensorrtRunner
-from tmdeploy.bench.arms import Contender, Schedule, gather, labelled
+from tmdeploy.bench.arms import gather
+from tmdeploy.bench.batches import default_batches
+from tmdeploy.bench.contender import Contender, EngineMode, Schedule, engine_modes, labelled
+from tmdeploy.bench.fairness import same_work, unlike
+from tmdeploy.bench.gpu_doubts import gpu_doubts
+from tmdeploy.bench.gpu_times import EngineArms, Watch, engine_arms, gpu_times, spreads
 from tmdeploy.bench.memory import Job, footprint
-from tmdeploy.bench.report import ArmRow, BenchReport, Machine, ModelRow, RatioRow
+from tmdeploy.bench.report import ArmRow, BenchReport, GpuMemory, Machine, ModelRow, RatioRow
 from tmdeploy.bench.timing import Arm, Protocol, latency, measure, ratio
+from tmdeploy.engine.clocks import clock_reader
 from tmdeploy.environment import cpu_name, package_version, usable_cores
 from tmdeploy.errors import ArtifactError, UsageError
 from tmdeploy.pairing import load_samples
 
 _CV_LIMIT = 0.10
-_PACKAGES = ("onnxruntime", "openvino", "onnx", "numpy", "torch")
+_PACKAGES = ("onnxruntime", "openvino", "onnx", "numpy", "torch", "tensorrt", "tensorrt-rtx-cu13", "cuda-bindings")
+_RESIDENT = "device: images on the GPU, from enqueueing until the logits are there; nothing is copied"
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A contender at one batch size, with the arms that measure it."""
+
+    contender: Contender
+    arm: Arm
+    engine: EngineArms | None = None
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        return (self.arm,) if self.engine is None else (self.engine.single, self.engine.queued)
+
+    def close(self) -> None:
+        if self.engine is not None:
+            self.engine.timer.close()
 
 
 def bench(
     paths: Sequence[Path],
     *,
-    batch_sizes: Sequence[int] = (1, 8),
+    batch_sizes: Sequence[int] | None = None,
     protocol: Protocol | None = None,
     backends: Sequence[str | None] = (None,),
     threads: int | None = None,
@@ -42,13 +67,14 @@ def bench(
     free_merge: bool = False,
     memory: bool = True,
     checkpoint: CheckpointOptions | None = None,
+    modes: Sequence[EngineMode] = engine_modes(),
     progress: Callable[[str], None] = lambda _: None,
 ) -> BenchReport:
     """Measure every model, and the twins that show what its reduction is worth, in interleaved rounds.
 
     Args:
         paths: Models: checkpoints and exported files, of the same image size.
-        batch_sizes: One table each.
+        batch_sizes: One table each; None is 1 and 8, as far as every model takes them.
         protocol: How to measure.
         backends: Of exported files, one set of arms each (`openvino:bf16`); None is the suffix's default.
         threads: Of every backend; None leaves each its default.
@@ -58,6 +84,7 @@ def bench(
         free_merge: Add each exported file's free-merge twin.
         memory: Measure load time and peak memory in fresh processes.
         checkpoint: How to open checkpoints; method and schedule come from the first exported file, if there is one.
+        modes: How to call engines, one arm each.
         progress: Called with a short description.
 
     Raises:
@@ -76,8 +103,10 @@ def bench(
         free_merge=free_merge,
         checkpoint=checkpoint or CheckpointOptions(),
         warnings=warnings,
+        modes=modes,
     )
     _check_same_images(contenders)
+    batch_sizes = batch_sizes or default_batches([one.runner for one in contenders])
     models = []
     first = {(one.path, one.backend): one for one in reversed(contenders)}
     for path, choice in dict.fromkeys((one.path, one.backend) for one in contenders):
@@ -88,12 +117,16 @@ def bench(
         models.append(_model_row(job, name, warnings) if memory else _unmeasured(path, name))
     rows: list[ArmRow] = []
     source = ""
+    watch = _watch(contenders, warnings)
     for batch in batch_sizes:
         images, source = _images(contenders[0].runner, data, batch)
-        arms = [Arm(contender.name, _call(contender, images, batch)) for contender in contenders]
+        entries = [_entry(contender, images, batch, watch) for contender in contenders]
+        arms = [arm for entry in entries for arm in entry.arms]
         measure(arms, protocol, progress=lambda text, size=batch: progress(f"batch {size}: {text}"))  # type: ignore[misc]
-        rows += _rows(contenders, arms, batch, protocol.percentiles)
-    warnings += _doubts(rows, load_before)
+        rows += _rows(entries, batch, protocol.percentiles)
+        for entry in entries:
+            entry.close()
+    warnings += [*unlike(contenders), *gpu_doubts(rows), *_doubts(rows, load_before)]
     return BenchReport(
         tool_version=tmdeploy.__version__,
         data=source,
@@ -105,15 +138,33 @@ def bench(
     )
 
 
-def _call(contender: Contender, images: NDArray[np.generic], batch: int) -> Callable[[], object]:
+def _watch(contenders: Sequence[Contender], warnings: list[str]) -> Watch | None:
+    engine = next((one.runner for one in contenders if isinstance(one.runner, TensorrtRunner)), None)
+    if engine is None:
+        return None
+    watch, problem = clock_reader(engine.gpu_index)
+    if watch is None:
+        warnings.append(f"the GPU's clocks were not watched: {problem}")
+    return watch
+
+
+def _entry(contender: Contender, images: NDArray[np.generic], batch: int, watch: Watch | None) -> _Entry:
     runner, schedule = contender.runner, contender.schedule
-    if isinstance(runner, TensorrtRunner):
-        runner.check_batch(batch)
+    if contender.mode is not None:
+        engine = engine_arms(contender, images, watch)
+        return _Entry(contender, engine.single, engine)
     if runner.metadata is not None and not runner.metadata.dynamic_batch and batch > 1:
         raise UsageError(
             f"{contender.name} takes batch 1 only", remedy="Export it with --dynamic-batch, or bench --batch 1"
         )
-    return lambda: runner.infer(images, schedule)
+    read = None
+    if isinstance(runner, PytorchRunner) and runner.on_gpu:
+        checkpoint = runner
+
+        def read() -> dict[str, list[float]]:
+            return {"compute": [checkpoint.gpu_seconds]}
+
+    return _Entry(contender, Arm(contender.name, lambda: runner.infer(images, schedule), read=read))
 
 
 def _images(runner: Runner, data: Sequence[str], batch: int) -> tuple[NDArray[np.generic], str]:
@@ -130,12 +181,11 @@ def _check_same_images(contenders: Sequence[Contender]) -> None:
             raise UsageError(f"{contender.name} and {contenders[0].name} take different images: time them apart")
 
 
-def _rows(
-    contenders: Sequence[Contender], arms: Sequence[Arm], batch: int, percentiles: Sequence[float]
-) -> list[ArmRow]:
-    by_name = {arm.name: (arm, contender) for arm, contender in zip(arms, contenders, strict=True)}
+def _rows(entries: Sequence[_Entry], batch: int, percentiles: Sequence[float]) -> list[ArmRow]:
+    by_name = {entry.contender.name: entry for entry in entries}
     rows = []
-    for arm, contender in zip(arms, contenders, strict=True):
+    for entry in entries:
+        contender, arm = entry.contender, entry.arm
         numbers = latency(arm, percentiles)
         row = ArmRow(
             name=contender.name,
@@ -143,24 +193,40 @@ def _rows(
             path=str(contender.path),
             batch=batch,
             schedule=contender.schedule,
-            backend=contender.runner.describe(),
+            backend=_described(contender),
             precision=contender.precision,
-            stable_warm_up=arm.stable,
+            stable_warm_up=all(one.stable for one in entry.arms),
             images_per_s=batch / numbers.median_ms * 1e3,
             gmacs=None if contender.macs is None else contender.macs / 1e9,
             rounds_ms=tuple(tuple(round(sample * 1e3, 4) for sample in one) for one in arm.rounds),
+            boundary=_RESIDENT if contender.mode is not None and not contender.mode.transfers else None,
+            gpu=None if entry.engine is None else gpu_times(entry.engine, batch, percentiles),
+            compute=None if entry.engine is not None else spreads(arm, percentiles).get("compute"),
             **asdict(numbers),
         )
         if contender.baseline is not None:
-            base_arm, base = by_name[contender.baseline]
-            row = _compared(row, arm, base_arm, base, contender)
+            base = by_name[contender.baseline]
+            row = _compared(row, arm, base.arm, base.contender, contender)
+        reference = same_work(contender, [other.contender for other in entries])
+        if reference is not None:
+            row = row.model_copy(update={"pytorch": _ratio(arm, by_name[reference.name].arm)})
         rows.append(row)
     return rows
 
 
+def _described(contender: Contender) -> dict[str, str]:
+    described, mode = contender.runner.describe(), contender.mode
+    return described if mode is None else {**described, "cuda_graph": "on" if mode.cuda_graph else "off"}
+
+
+def _ratio(arm: Arm, baseline: Arm) -> RatioRow:
+    times = ratio(arm, baseline)
+    return RatioRow(baseline=baseline.name, decided=times.decided, **asdict(times))
+
+
 def _compared(row: ArmRow, arm: Arm, base_arm: Arm, base: Contender, contender: Contender) -> ArmRow:
-    times = ratio(arm, base_arm)
-    changes: dict[str, object] = {"ratio": RatioRow(baseline=base.name, decided=times.decided, **asdict(times))}
+    times = _ratio(arm, base_arm)
+    changes: dict[str, object] = {"ratio": times}
     if contender.macs is not None and base.macs is not None:
         macs = contender.macs / base.macs
         changes["mac_ratio"] = macs
@@ -176,7 +242,8 @@ def _model_row(job: Job, name: str, warnings: list[str]) -> ModelRow:
     except ArtifactError as error:
         warnings.append(f"{row.name}: {error.message}")
         return row
-    measured = {"load_ms": found.load_ms, "peak_mib": found.peak_mib, "model_mib": found.model_mib}
+    gpu = None if found.gpu is None else GpuMemory(**asdict(found.gpu))
+    measured = {"load_ms": found.load_ms, "peak_mib": found.peak_mib, "model_mib": found.model_mib, "gpu": gpu}
     return row.model_copy(update=measured)
 
 

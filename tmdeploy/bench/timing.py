@@ -8,7 +8,7 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -66,14 +66,22 @@ class Arm:
     Attributes:
         name: For tables; unique.
         call: Runs one batch.
+        read: What the call measured by itself, seconds by name; asked after the clock has stopped. None: nothing.
+        watch: Asked before and after each round, while the arm is warm; None: nothing to watch.
         rounds: Measured seconds of every call, by round.
+        readings: What `read` gave, by name and round.
+        watched: What `watch` gave, before and after, by round.
         positions: When it was measured, by round: 0 for the round's first arm.
         stable: Whether warm-up ended because the windows agreed.
     """
 
     name: str
     call: Callable[[], object]
+    read: Callable[[], Mapping[str, Sequence[float]]] | None = None
+    watch: Callable[[], object] | None = None
     rounds: list[list[float]] = field(default_factory=list)
+    readings: dict[str, list[list[float]]] = field(default_factory=dict)
+    watched: list[tuple[object, object]] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     stable: bool = False
 
@@ -149,7 +157,10 @@ def measure(
             progress(f"round {number + 1} of {protocol.rounds}: {arm.name}")
             with _no_garbage_collection():
                 arm.call()  # the arm before left the caches to itself
-                arm.rounds.append(_round(arm.call, protocol, clock))
+                before = None if arm.watch is None else arm.watch()
+                _round(arm, protocol, clock)
+            if arm.watch is not None:
+                arm.watched.append((before, arm.watch()))
             arm.positions.append(position)
 
 
@@ -170,13 +181,19 @@ def _warm_up(call: Callable[[], object], protocol: Protocol, clock: Clock) -> bo
             return False
 
 
-def _round(call: Callable[[], object], protocol: Protocol, clock: Clock) -> list[float]:
+def _round(arm: Arm, protocol: Protocol, clock: Clock) -> None:
     samples: list[float] = []
+    read: dict[str, list[float]] = {}
     least, budget = math.ceil(protocol.iterations / protocol.rounds), protocol.duration_s / protocol.rounds
     start = clock()
     while len(samples) < least or clock() - start < budget:
-        samples.append(_timed(call, clock))
-    return samples
+        samples.append(_timed(arm.call, clock))
+        if arm.read is not None:
+            for name, values in arm.read().items():
+                read.setdefault(name, []).extend(values)
+    arm.rounds.append(samples)
+    for name, values in read.items():
+        arm.readings.setdefault(name, []).append(values)
 
 
 def _timed(call: Callable[[], object], clock: Clock) -> float:

@@ -82,6 +82,19 @@ class Device:
         """Wait until everything on the stream is done."""
         self.call("cudaStreamSynchronize", stream)
 
+    def event(self) -> Any:
+        """A mark in a stream that can tell the time between it and another."""
+        return self.call("cudaEventCreateWithFlags", self.api.cudaEventDefault)
+
+    def seconds_between(self, start: Any, end: Any) -> float:
+        """Time on the GPU between two events that have both passed; CUDA resolves about half a microsecond."""
+        return float(self.call("cudaEventElapsedTime", start, end)) * 1e-3
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes of the device that are free, and all of them; every process on it counts."""
+        free, total = self.call("cudaMemGetInfo")
+        return int(free), int(total)
+
 
 class Capture:
     """Record what is launched on a stream into a graph: `with Capture(...) as capture: ...; capture.executable`."""

@@ -7,6 +7,7 @@ GPU (docs/backends.md says what was).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from tmdeploy.engine.compatibility import Fit
 from tmdeploy.engine.device import Buffer, Capture, Device
 from tmdeploy.engine.flavour import Log
+from tmdeploy.engine.memory import EngineMemory, engine_memory
 from tmdeploy.errors import ArtifactError, DataError
 
 _TYPES = {
@@ -28,6 +30,25 @@ _TYPES = {
 }
 
 
+@dataclass(frozen=True)
+class Staged:
+    """A batch in the session's buffers.
+
+    Attributes:
+        name: The image input's.
+        shape: Padded to what the profile holds.
+        elements: Of the padded batch.
+        batch: Images without padding.
+        amounts: Of the shape input; empty if there is none.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    elements: int
+    batch: int
+    amounts: tuple[int, ...]
+
+
 class Session:
     """A loaded engine with memory for its largest profile.
 
@@ -35,6 +56,11 @@ class Session:
         path: The engine.
         fit: What `check_fit` found.
         graphs: Capture a CUDA graph for every shape, and launch that from the second call on.
+
+    Attributes:
+        device: The CUDA runtime on the engine's GPU.
+        stream: Where everything runs, in order.
+        staged: The batch in the buffers.
 
     Raises:
         ArtifactError: TensorRT does not load it after all.
@@ -44,7 +70,8 @@ class Session:
     def __init__(self, path: Path, fit: Fit, *, graphs: bool = True) -> None:
         module = fit.toolkit.module
         self._path, self._record, self._log = path, fit.record, Log(module)
-        self._device = Device(fit.gpu.index)
+        self._module = module
+        self.device = Device(fit.gpu.index)
         runtime = module.Runtime(self._log.logger)
         if fit.plugin is not None and runtime.get_plugin_registry().load_library(str(fit.plugin)) is None:
             raise ArtifactError(f"cannot be loaded ({self._log.reason()})", path=fit.plugin)
@@ -61,14 +88,15 @@ class Session:
         self._context = self._engine.create_execution_context()
         if self._context is None:
             raise ArtifactError(f"{fit.toolkit.title} cannot prepare it ({self._log.reason()})", path=path)
-        self._stream = self._device.stream()
+        self.stream = self.device.stream()
         self._graphs_wanted = graphs
         self._graphs: dict[tuple[int, tuple[int, ...]], Any] = {}
         self._warm: set[tuple[int, tuple[int, ...]]] = set()
         self._profile = 0
+        self.staged: Staged | None = None
         most = max(profile.max for profile in fit.record.profiles)
         self._buffers = {
-            tensor.name: Buffer(self._device, _elements(tensor.shape, most), np.dtype(_TYPES[tensor.type]))
+            tensor.name: Buffer(self.device, _elements(tensor.shape, most), np.dtype(_TYPES[tensor.type]))
             for tensor in (*fit.record.inputs, *fit.record.outputs)
             if not tensor.shape_input
         }
@@ -82,11 +110,6 @@ class Session:
         for name, values in self._shape_values.items():  # read on the host, while shapes are inferred
             self._context.set_tensor_address(name, values.ctypes.data)
 
-    @property
-    def device_memory_bytes(self) -> int:
-        """What the engine needs for activations, without weights, inputs and outputs."""
-        return int(self._engine.device_memory_size_v2)
-
     def run(self, images: NDArray[np.generic], schedule: Sequence[int] | None) -> dict[str, NDArray[Any]]:
         """One batch that a profile holds; fewer images than its smallest batch are padded with zeros.
 
@@ -97,6 +120,16 @@ class Session:
         Returns:
             Outputs by name; the arrays are the caller's.
         """
+        staged = self.stage(images, schedule)
+        self.upload(staged)
+        self.set_shapes(staged)
+        self.launch(staged)
+        self.download()
+        self.synchronize()
+        return self.results(staged)
+
+    def stage(self, images: NDArray[np.generic], schedule: Sequence[int] | None) -> Staged:
+        """The first of the steps of `run`: choose the profile, and copy the images to pinned memory."""
         batch = len(images)
         number = self.profile_for(batch)
         padded = max(batch, self._record.profiles[number].min)
@@ -107,20 +140,67 @@ class Session:
         buffer.host[: flat.size] = flat
         elements = _elements(image.shape, padded)
         buffer.host[flat.size : elements] = 0
-        buffer.upload(self._stream, elements)
         amounts = tuple(schedule) if schedule is not None else ()
-        self._set_shapes(image.name, (padded, *image.shape[1:]), amounts)
-        self._launch((padded, amounts))
-        results = {}
+        self.staged = Staged(image.name, (padded, *image.shape[1:]), elements, batch, amounts)
+        return self.staged
+
+    def upload(self, staged: Staged) -> None:
+        """Put the copy to the device on the stream."""
+        self._buffers[staged.name].upload(self.stream, staged.elements)
+
+    def set_shapes(self, staged: Staged) -> None:
+        """Tell the engine what comes; on the host. Raises DataError if it refuses that."""
+        for values in self._shape_values.values():
+            values[:] = staged.amounts
+        if not self._context.set_input_shape(staged.name, staged.shape):
+            raise DataError(f"refuses images of shape {list(staged.shape)} ({self._log.reason()})", path=self._path)
+        missing = self._context.infer_shapes()
+        if missing:
+            raise DataError(f"cannot infer its shapes: {', '.join(missing)} lack values", path=self._path)
+
+    def launch(self, staged: Staged, *, graph: bool | None = None) -> None:
+        """Put the engine's work on the stream: its CUDA graph, captured at the second call of a shape, or its kernels.
+
+        Args:
+            staged: Whose shapes are set.
+            graph: Whether to use a graph; None does as the session was opened.
+        """
+        key = (staged.shape[0], staged.amounts)
+        wanted = self._graphs_wanted if graph is None else graph
+        if wanted and key in self._graphs:
+            self.device.call("cudaGraphLaunch", self._graphs[key], self.stream)
+            return
+        if wanted and key in self._warm:  # TensorRT allocates during the first call after a new shape
+            with Capture(self.device, self.stream) as capture:
+                self._enqueue()
+            self._graphs[key] = capture.executable
+            self.device.call("cudaGraphLaunch", capture.executable, self.stream)
+            return
+        self._enqueue()
+        self._warm.add(key)
+
+    def download(self) -> None:
+        """Put the copies of the outputs to the host on the stream."""
         for tensor in self._record.outputs:
-            shape = tuple(self._context.get_tensor_shape(tensor.name))
-            self._buffers[tensor.name].download(self._stream, int(np.prod(shape)))
-            results[tensor.name] = (shape, self._buffers[tensor.name])
-        self._device.synchronize(self._stream)
-        return {
-            name: buffer.host[: int(np.prod(shape))].reshape(shape)[:batch].copy()
-            for name, (shape, buffer) in results.items()
-        }
+            self._buffers[tensor.name].download(self.stream, int(np.prod(self._output_shape(tensor.name))))
+
+    def synchronize(self) -> None:
+        """Wait for everything on the stream."""
+        self.device.synchronize(self.stream)
+
+    def results(self, staged: Staged) -> dict[str, NDArray[Any]]:
+        """Outputs by name, without padding, as arrays of the caller's."""
+        found = {}
+        for tensor in self._record.outputs:
+            shape = self._output_shape(tensor.name)
+            flat = self._buffers[tensor.name].host[: int(np.prod(shape))]
+            found[tensor.name] = flat.reshape(shape)[: staged.batch].copy()
+        return found
+
+    def memory(self) -> EngineMemory:
+        """What the engine says it needs."""
+        buffers = sum(buffer.bytes for buffer in self._buffers.values())
+        return engine_memory(self._module, self._engine, len(self._record.profiles), buffers)
 
     def profile_for(self, batch: int) -> int:
         """The profile that is tuned for the size nearest to this one, among those that hold it.
@@ -137,50 +217,31 @@ class Session:
     def close(self) -> None:
         """Free everything; the session cannot be used afterwards."""
         for graph in self._graphs.values():
-            self._device.call("cudaGraphExecDestroy", graph)
+            self.device.call("cudaGraphExecDestroy", graph)
         self._graphs.clear()
         for buffer in self._buffers.values():
             buffer.free()
         self._buffers.clear()
-        self._device.call("cudaStreamDestroy", self._stream)
+        self.device.call("cudaStreamDestroy", self.stream)
         self._context = self._engine = self._runtime = None
 
     def _select(self, number: int) -> None:
         if number == self._profile:
             return
-        if not self._context.set_optimization_profile_async(number, self._stream):
+        if not self._context.set_optimization_profile_async(number, self.stream):
             raise ArtifactError(f"refuses profile {number} ({self._log.reason()})", path=self._path)
-        self._device.synchronize(self._stream)
+        self.device.synchronize(self.stream)
         self._profile = number
         for graph in self._graphs.values():  # they were captured with the other profile's kernels
-            self._device.call("cudaGraphExecDestroy", graph)
+            self.device.call("cudaGraphExecDestroy", graph)
         self._graphs.clear()
         self._warm.clear()
 
-    def _set_shapes(self, name: str, shape: tuple[int, ...], amounts: tuple[int, ...]) -> None:
-        for values in self._shape_values.values():
-            values[:] = amounts
-        if not self._context.set_input_shape(name, shape):
-            raise DataError(f"refuses images of shape {list(shape)} ({self._log.reason()})", path=self._path)
-        missing = self._context.infer_shapes()
-        if missing:
-            raise DataError(f"cannot infer its shapes: {', '.join(missing)} lack values", path=self._path)
-
-    def _launch(self, key: tuple[int, tuple[int, ...]]) -> None:
-        if key in self._graphs:
-            self._device.call("cudaGraphLaunch", self._graphs[key], self._stream)
-            return
-        if self._graphs_wanted and key in self._warm:  # TensorRT allocates during the first call after a new shape
-            with Capture(self._device, self._stream) as capture:
-                self._enqueue()
-            self._graphs[key] = capture.executable
-            self._device.call("cudaGraphLaunch", capture.executable, self._stream)
-            return
-        self._enqueue()
-        self._warm.add(key)
+    def _output_shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._context.get_tensor_shape(name))
 
     def _enqueue(self) -> None:
-        if not self._context.execute_async_v3(int(self._stream)):
+        if not self._context.execute_async_v3(int(self.stream)):
             raise ArtifactError(f"failed while running ({self._log.reason()})", path=self._path)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tmdeploy.bench.report import ArmRow, BenchReport
+from tmdeploy.bench.report import ArmRow, BenchReport, RatioRow
+from tmdeploy.report.gpu_times import gpu_table, memory_table
 from tmdeploy.report.table import plain_table
 
 if TYPE_CHECKING:
@@ -15,19 +16,26 @@ _NAME = 22
 
 
 def print_bench(report: BenchReport, console: Console) -> None:
-    """One table a batch size, then load time and memory, then what to doubt."""
+    """One table a batch size, another of what ran on a GPU, then load time and memory, then what to doubt."""
     machine = report.machine
     console.print(f"{machine.cpu}, {machine.cores} cores; {report.data}; {report.rounds} interleaved rounds")
     console.print(f"[dim]{report.boundary}[/dim]\n")
     for batch in dict.fromkeys(row.batch for row in report.arms):
         rows = [row for row in report.arms if row.batch == batch]
-        console.print(_arms(batch, rows))
+        comparable = [row for row in rows if row.boundary is None]
+        if comparable:
+            console.print(_arms(batch, comparable))
+        measured = [row for row in rows if row.gpu is not None or row.compute is not None]
+        if measured:
+            console.print(gpu_table(batch, measured))
         for row in rows:
-            sentence = _verdict(row)
-            if sentence:
-                console.print(sentence)
+            for sentence in (_verdict(row), _against_pytorch(row)):
+                if sentence:
+                    console.print(sentence)
         console.print()
     console.print(_models(report))
+    if any(row.gpu is not None for row in report.models):
+        console.print(memory_table(report.models))
     for warning in report.warnings:
         console.print(f"[yellow]note[/yellow] {warning}")
 
@@ -37,23 +45,30 @@ def _arms(batch: int, rows: list[ArmRow]) -> Table:
 
     table = plain_table(f"batch {batch}: milliseconds a batch")
     table.add_column("model", overflow="fold")
-    backends = len({row.backend["backend"] for row in rows}) > 1
+    pytorch = any(row.pytorch is not None for row in rows)
+    # beside an engine there is no room for it, and the suffix says it
+    backends = len({row.backend["backend"] for row in rows}) > 1 and not pytorch
     if backends:
         table.add_column("backend")
     percentiles = list(rows[0].percentiles_ms)
-    for column in (*(f"p{value}" for value in percentiles), "img/s", "GMACs", "x unmerged"):
+    times = (f"p{value}" for value in percentiles)
+    for column in (*times, "img/s", "GMACs", "x unmerged", *(["x PyTorch"] if pytorch else [])):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
-        times = "" if row.ratio is None else f"{row.ratio.median:.2f}"
         table.add_row(
             escape(_broken(row.name)),
             *([row.backend["backend"]] if backends else []),
             *(f"{row.percentiles_ms[value]:.2f}" for value in percentiles),
             f"{row.images_per_s:.1f}",
             "-" if row.gmacs is None else f"{row.gmacs:.3g}",
-            times,
+            _median(row.ratio),
+            *([_median(row.pytorch)] if pytorch else []),
         )
     return table
+
+
+def _median(ratio: RatioRow | None) -> str:
+    return "" if ratio is None else f"{ratio.median:.2f}"
 
 
 def _broken(name: str) -> str:
@@ -74,6 +89,16 @@ def _verdict(row: ArmRow) -> str:
         arrived = f"{row.realised:.0%}" if row.realised > 0 else "none"
         text += f"; {arrived} of the {1 - row.mac_ratio:.0%} MAC saving arrived as time"
     return text
+
+
+def _against_pytorch(row: ArmRow) -> str:
+    if row.pytorch is None:
+        return ""
+    if not row.pytorch.decided:
+        return f"{row.name}: no difference to {row.pytorch.baseline} that every round shows"
+    word, factor = ("faster", 1 / row.pytorch.median) if row.pytorch.median < 1 else ("slower", row.pytorch.median)
+    spread = f"{row.pytorch.low:.2f} to {row.pytorch.high:.2f} of its time"
+    return f"{row.name}: {factor:.2f}x {word} than {row.pytorch.baseline} in PyTorch ({spread} over the rounds)"
 
 
 def _models(report: BenchReport) -> Table:

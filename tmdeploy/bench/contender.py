@@ -1,0 +1,97 @@
+"""One arm of a benchmark before it is timed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tmdeploy.backends import Runner
+from tmdeploy.backends.options import CheckpointOptions
+
+Schedule = tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class EngineMode:
+    """How an engine is called.
+
+    Attributes:
+        cuda_graph: Its work is launched as one CUDA graph, not kernel by kernel.
+        transfers: Images and logits are copied; else they stay on the device, as with trtexec's --noDataTransfers.
+    """
+
+    cuda_graph: bool
+    transfers: bool
+
+    def __str__(self) -> str:
+        """`graph`, `no graph, no transfers`."""
+        words = "graph" if self.cuda_graph else "no graph"
+        return words if self.transfers else f"{words}, no transfers"
+
+
+def engine_modes(cuda_graph: bool | None = None, transfers: bool | None = None) -> tuple[EngineMode, ...]:
+    """The modes asked for; None is both."""
+    both = (True, False)
+    return tuple(
+        EngineMode(graph, copies)
+        for copies in (both if transfers is None else (transfers,))
+        for graph in (both if cuda_graph is None else (cuda_graph,))
+    )
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One arm before it is timed.
+
+    Attributes:
+        name: In tables.
+        kind: `model`, `unmerged` or `free-merge`.
+        runner: Loaded.
+        path: The file it is, or is a twin of.
+        schedule: Amounts to run with; None is the default.
+        macs: Of an image; None for a foreign file.
+        baseline: Name of the arm it is compared with first; None for a baseline.
+        checkpoint: How it was opened; None for an exported file.
+        backend: As asked for; None for the suffix's default.
+        mode: How an engine is called; None for anything else.
+    """
+
+    name: str
+    kind: str
+    runner: Runner
+    path: Path
+    schedule: Schedule
+    macs: int | None
+    baseline: str | None
+    checkpoint: CheckpointOptions | None = None
+    backend: str | None = None
+    mode: EngineMode | None = None
+
+    @property
+    def precision(self) -> str:
+        """fp32, tf32, fp16 or bf16."""
+        return self.runner.describe().get("precision", "fp32")
+
+    @property
+    def device(self) -> str:
+        """`cpu`, or CUDA's name of a GPU, such as `cuda:0`."""
+        return device_of(self.runner)
+
+
+def device_of(runner: Runner) -> str:
+    """Where a runner computes: as it says, or, for ONNX Runtime, as its provider's name says."""
+    described = runner.describe()
+    on_gpu = described.get("provider", "").lower().startswith(("cuda", "tensorrt"))
+    return described.get("device", "cuda:0" if on_gpu else "cpu")
+
+
+def labelled(path: Path, backend: str | None) -> str:
+    """A model's name in tables; with its backend, where there are several."""
+    return path.name if backend is None else f"{path.name}, {backend}"
+
+
+def scheduled(label: str, schedule: Schedule) -> str:
+    """A label with its schedule, if it is not the default."""
+    from tmdeploy.report.schedule import schedule_text
+
+    return label if schedule is None else f"{label}, {schedule_text(schedule)}"

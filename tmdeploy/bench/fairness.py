@@ -1,0 +1,61 @@
+"""Whether arms may be compared: same device, same precision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tmdeploy.backends import Runner
+from tmdeploy.bench.contender import Contender, device_of
+from tmdeploy.lazy import require
+
+
+def checkpoint_device(others: Sequence[Runner]) -> str:
+    """Where to run a checkpoint if nothing was said: on the GPU that another arm runs on, if torch sees it.
+
+    Args:
+        others: What it is timed beside.
+
+    Returns:
+        `cpu` or a name of CUDA's, such as `cuda:0`.
+    """
+    gpu = next((device for device in map(device_of, others) if device.startswith("cuda")), None)
+    if gpu is None:
+        return "cpu"
+    cuda = require("torch", purpose="running a checkpoint").cuda
+    return gpu if cuda.is_available() and int(gpu.partition(":")[2] or 0) < cuda.device_count() else "cpu"
+
+
+def same_work(contender: Contender, others: Sequence[Contender]) -> Contender | None:
+    """The PyTorch arm that does as many MACs as an engine, on the same device and from numpy to numpy; or None."""
+    if contender.mode is None or not contender.mode.transfers or contender.macs is None:
+        return None
+    return next(
+        (
+            other
+            for other in others
+            if other.checkpoint is not None and other.macs == contender.macs and other.device == contender.device
+        ),
+        None,
+    )
+
+
+def unlike(contenders: Sequence[Contender]) -> list[str]:
+    """Sentences about what a table compares that is not alike: devices, and precisions of engines and checkpoints."""
+    found = []
+    devices: dict[str, list[str]] = {}
+    for contender in contenders:
+        devices.setdefault(contender.device, []).append(contender.runner.name)
+    if len(devices) > 1:
+        places = "; ".join(f"{', '.join(dict.fromkeys(names))} on {device}" for device, names in devices.items())
+        found.append(f"the arms run on different devices ({places}): their times do not compare backends")
+    engines = [one for one in contenders if one.mode is not None and one.precision != "fp32"]
+    checkpoints = [one for one in contenders if one.checkpoint is not None]
+    pairs = {
+        (one.runner.name, one.precision, other.path.name, other.precision) for one in engines for other in checkpoints
+    }
+    found += [
+        f"{engine} computes in {ours}, {checkpoint} in {theirs}: part of the difference is precision"
+        for engine, ours, checkpoint, theirs in sorted(pairs)
+        if ours != theirs
+    ]
+    return found
