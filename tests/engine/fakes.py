@@ -26,6 +26,7 @@ class _Status(IntEnum):
 class _Kind(IntEnum):
     cudaMemcpyHostToDevice = 1
     cudaMemcpyDeviceToHost = 2
+    cudaMemcpyDeviceToDevice = 3
 
 
 @dataclass
@@ -59,6 +60,8 @@ class FakeCuda:
         self._compute = cycle(self.costs.compute)
         self.now = self.stream = 0.0
         self.events: dict[int, float | None] = {}
+        self.recorded_on: dict[int, int] = {}
+        self.copies: list[_Kind] = []
         self.made = 0
         self.memory: dict[int, Any] = {}
         self.limit = limit
@@ -92,7 +95,22 @@ class FakeCuda:
         for address in (to, source):
             assert size <= len(self.memory[address]), "copies beyond a buffer"
         ctypes.memmove(to, source, size)
-        self.stream = max(self.stream, self.now) + (self.costs.h2d if kind == 1 else self.costs.d2h)
+        cost = {_Kind.cudaMemcpyHostToDevice: self.costs.h2d, _Kind.cudaMemcpyDeviceToHost: self.costs.d2h}
+        self.stream = max(self.stream, self.now) + cost.get(_Kind(kind), 0.0)
+        self.copies.append(_Kind(kind))
+        if kind == _Kind.cudaMemcpyDeviceToDevice:
+            self.log.append("copy on the device")
+        return (_Status.cudaSuccess,)
+
+    def cudaMemsetAsync(self, address: int, value: int, size: int, stream: int) -> tuple[_Status]:
+        base = max(start for start in self.memory if start <= address)
+        assert address + size <= base + len(self.memory[base]), "a set beyond a buffer"
+        ctypes.memset(address, value, size)
+        return (_Status.cudaSuccess,)
+
+    def cudaStreamWaitEvent(self, stream: int, event: int, flags: int) -> tuple[_Status]:
+        assert self.events[event] is not None, "waits for an event that was never recorded"
+        self.log.append(f"{stream} waits for {self.recorded_on[event]}")
         return (_Status.cudaSuccess,)
 
     def cudaStreamCreateWithFlags(self, flags: int) -> tuple[_Status, int]:
@@ -112,6 +130,7 @@ class FakeCuda:
     def cudaEventRecord(self, event: int, stream: int) -> tuple[_Status]:
         assert self.capturing is None, "events stay outside the graph"
         self.events[event] = max(self.stream, self.now)
+        self.recorded_on[event] = stream
         return (_Status.cudaSuccess,)
 
     def cudaEventSynchronize(self, event: int) -> tuple[_Status]:

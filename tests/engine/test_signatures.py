@@ -233,6 +233,7 @@ def test_cuda_runtime():
     for enum, value in (
         ("cudaMemcpyKind", "cudaMemcpyHostToDevice"),
         ("cudaMemcpyKind", "cudaMemcpyDeviceToHost"),
+        ("cudaMemcpyKind", "cudaMemcpyDeviceToDevice"),
         ("cudaStreamCaptureMode", "cudaStreamCaptureModeThreadLocal"),
         ("cudaError_t", "cudaErrorMemoryAllocation"),
     ):

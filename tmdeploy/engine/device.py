@@ -41,6 +41,17 @@ class Buffer:
         size = elements * self.host.itemsize
         self._device.call("cudaMemcpyAsync", self.host.ctypes.data, self.device, size, kind, stream)
 
+    def copy_on_device(self, stream: Any, source: int, elements: int) -> None:
+        """Fill the first elements of the device's side from an address on the device."""
+        kind = self._device.api.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        self._device.call("cudaMemcpyAsync", self.device, source, elements * self.host.itemsize, kind, stream)
+
+    def clear(self, stream: Any, start: int, end: int) -> None:
+        """Set these elements of the device's side to zero."""
+        if end > start:
+            size = self.host.itemsize
+            self._device.call("cudaMemsetAsync", self.device + start * size, 0, (end - start) * size, stream)
+
     def free(self) -> None:
         """Give both sides back."""
         self._device.call("cudaFree", self.device)

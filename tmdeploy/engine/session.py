@@ -1,4 +1,4 @@
-"""Running an engine: preallocated buffers, one stream, one CUDA graph a shape. Numpy in and out, no torch.
+"""Running an engine: preallocated buffers, one stream, one CUDA graph a shape. Numpy or device arrays, no torch.
 
 Written against the signatures of TensorRT's and CUDA's Python bindings, which tests check; not run yet, for want of a
 GPU (docs/backends.md says what was).
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tmdeploy.engine.compatibility import Fit
 from tmdeploy.engine.device import Buffer, Capture, Device
+from tmdeploy.engine.device_array import LEGACY_STREAM, DeviceArray
 from tmdeploy.engine.flavour import Log
 from tmdeploy.engine.memory import EngineMemory, engine_memory
 from tmdeploy.errors import ArtifactError, DataError
@@ -93,6 +94,7 @@ class Session:
         self._graphs: dict[tuple[int, tuple[int, ...]], Any] = {}
         self._warm: set[tuple[int, tuple[int, ...]]] = set()
         self._profile = 0
+        self._turn: Any = None  # the event by which streams wait for each other
         self.staged: Staged | None = None
         most = max(profile.max for profile in fit.record.profiles)
         self._buffers = {
@@ -128,21 +130,54 @@ class Session:
         self.synchronize()
         return self.results(staged)
 
+    def run_on_device(
+        self, images: DeviceArray, schedule: Sequence[int] | None, *, stream: int = LEGACY_STREAM
+    ) -> dict[str, DeviceArray]:
+        """One batch that a profile holds, without the host: nothing is waited for here.
+
+        The images are copied to the engine's buffer, on the device: CUDA graphs know no other address.
+
+        Args:
+            images: As the engine's image input.
+            schedule: Values of the shape input; None if there is none.
+            stream: CUDA's handle of the stream that makes the images and will use the outputs. What it was given before
+                this call is waited for by the engine, and what it is given afterwards waits for the outputs.
+
+        Returns:
+            Outputs by name, in the session's memory: the next run writes over them.
+
+        Raises:
+            DataError: Images of another type; on the device nothing is converted.
+        """
+        staged = self._choose(images.shape[0], schedule)
+        buffer = self._buffers[staged.name]
+        if images.dtype != buffer.host.dtype:
+            raise DataError(f"takes {buffer.host.dtype} images on the GPU, not {images.dtype}", path=self._path)
+        self._let_wait(self.stream, stream)
+        buffer.copy_on_device(self.stream, images.address, images.elements)
+        buffer.clear(self.stream, images.elements, staged.elements)
+        self.set_shapes(staged)
+        self.launch(staged)
+        self._let_wait(stream, self.stream)
+        return {
+            tensor.name: DeviceArray(
+                self._buffers[tensor.name].device,
+                (staged.batch, *self._output_shape(tensor.name)[1:]),
+                np.dtype(_TYPES[tensor.type]),
+                stream,
+                self,
+            )
+            for tensor in self._record.outputs
+        }
+
     def stage(self, images: NDArray[np.generic], schedule: Sequence[int] | None) -> Staged:
         """The first of the steps of `run`: choose the profile, and copy the images to pinned memory."""
-        batch = len(images)
-        number = self.profile_for(batch)
-        padded = max(batch, self._record.profiles[number].min)
-        self._select(number)
-        image = next(tensor for tensor in self._record.inputs if not tensor.shape_input)
-        buffer = self._buffers[image.name]
+        staged = self._choose(len(images), schedule)
+        buffer = self._buffers[staged.name]
         flat = images.reshape(-1)
         buffer.host[: flat.size] = flat
-        elements = _elements(image.shape, padded)
-        buffer.host[flat.size : elements] = 0
-        amounts = tuple(schedule) if schedule is not None else ()
-        self.staged = Staged(image.name, (padded, *image.shape[1:]), elements, batch, amounts)
-        return self.staged
+        buffer.host[flat.size : staged.elements] = 0
+        return staged
 
     def upload(self, staged: Staged) -> None:
         """Put the copy to the device on the stream."""
@@ -222,8 +257,27 @@ class Session:
         for buffer in self._buffers.values():
             buffer.free()
         self._buffers.clear()
+        if self._turn is not None:
+            self.device.call("cudaEventDestroy", self._turn)
         self.device.call("cudaStreamDestroy", self.stream)
         self._context = self._engine = self._runtime = None
+
+    def _choose(self, batch: int, schedule: Sequence[int] | None) -> Staged:
+        number = self.profile_for(batch)
+        padded = max(batch, self._record.profiles[number].min)
+        self._select(number)
+        image = next(tensor for tensor in self._record.inputs if not tensor.shape_input)
+        amounts = tuple(schedule) if schedule is not None else ()
+        elements = _elements(image.shape, padded)
+        self.staged = Staged(image.name, (padded, *image.shape[1:]), elements, batch, amounts)
+        return self.staged
+
+    def _let_wait(self, stream: Any, other: Any) -> None:
+        """What is put on `stream` from here on waits for what is on `other`."""
+        if self._turn is None:
+            self._turn = self.device.event()
+        self.device.call("cudaEventRecord", self._turn, other)
+        self.device.call("cudaStreamWaitEvent", stream, self._turn, 0)
 
     def _select(self, number: int) -> None:
         if number == self._profile:
