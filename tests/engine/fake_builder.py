@@ -20,6 +20,7 @@ class _Flag(IntEnum):
     VERSION_COMPATIBLE = 1
     STRIP_PLAN = 2
     WEIGHT_STREAMING = 3
+    REFIT = 4
 
 
 class _Severity(IntEnum):

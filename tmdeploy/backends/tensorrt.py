@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tmdeploy.backends.base import Array, Trace
+from tmdeploy.engine.amounts import amounts_for, check_batch
 from tmdeploy.engine.compatibility import check_fit
 from tmdeploy.engine.session import Session
-from tmdeploy.errors import ArtifactError, DataError, UsageError
+from tmdeploy.errors import ArtifactError, DataError
 from tmdeploy.metadata import Preprocessing
 
 
@@ -87,12 +88,7 @@ class TensorrtRunner:
         Raises:
             UsageError: No profile holds it.
         """
-        profiles = self.record.profiles
-        if not any(profile.min <= batch <= profile.max for profile in profiles):
-            raise UsageError(
-                f"{self.name} takes batch {', '.join(map(str, profiles))}, not {batch}",
-                remedy="Bench sizes it holds, or build it with another --profile",
-            )
+        check_batch(self.record, batch, name=self.name)
 
     def describe(self) -> dict[str, str]:
         """What runs."""
@@ -113,23 +109,7 @@ class TensorrtRunner:
         self._session.close()
 
     def _amounts(self, schedule: Sequence[int] | None) -> tuple[int, ...] | None:
-        allowed = self.record.schedule
-        if allowed is None:
-            if schedule is None:
-                return None
-            raise UsageError(
-                f"{self.name} was built with a fixed schedule", remedy="Build it with --schedule-range to change it"
-            )
-        if schedule is None:
-            default = self.metadata.schedule if self.metadata is not None else allowed.opt
-            inside = all(a <= b <= c for a, b, c in zip(allowed.min, default, allowed.max, strict=True))
-            return default if inside else allowed.opt
-        chosen = tuple(schedule)
-        if len(chosen) != len(allowed.max):
-            raise UsageError(f"{len(chosen)} amounts for {len(allowed.max)} reduction steps of {self.name}")
-        if not all(a <= b <= c for a, b, c in zip(allowed.min, chosen, allowed.max, strict=True)):
-            raise UsageError(f"{self.name} was built for {allowed}", remedy="Stay inside, or build with a wider range")
-        return chosen
+        return amounts_for(self.record, schedule, name=self.name)
 
 
 def open_runner(path: Path, *, threads: int | None = None) -> TensorrtRunner:

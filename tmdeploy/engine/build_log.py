@@ -20,7 +20,9 @@ _OPERAND = re.compile(r"Dimensions: \[(?P<shape>[-\d,]*)\](?P<rest>[^{}]*)")
 _TYPE = re.compile(r"Data[Tt]ype: (?P<type>[^,}]+)")
 _TACTIC = re.compile(r"TacticName: (?P<tactic>[^,]*),")
 _NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
-_IO = re.compile(r"^ ?Name: (?P<name>[^,]+), IOMode: \w+, .*?Location: (?P<location>\w+), .*?ProfileInfo: \[(?P<info>.*)\]")
+_IO = re.compile(
+    r"^ ?Name: (?P<name>[^,]+), IOMode: \w+, .*?Location: (?P<location>\w+), .*?ProfileInfo: \[(?P<info>.*)\]"
+)
 _RANGE = re.compile(r"MinShape: \[([-\d,]*)\], OptShape: \[([-\d,]*)\], MaxShape: \[([-\d,]*)\]")
 _FORMAT = re.compile(r"Format: ([^}]+?) ?\}")
 _MEMORY = {

@@ -216,6 +216,8 @@ def read_layers_file(engine: Path, *, engine_sha256: str) -> LayerFile | None:
         ) from None
     if found.engine_sha256 != engine_sha256:
         raise ArtifactError(
-            f"lists the layers of another engine than {engine.name}", path=path, remedy="Copy the one that belongs to it"
+            f"lists the layers of another engine than {engine.name}",
+            path=path,
+            remedy="Copy the one that belongs to it",
         )
     return found

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tmdeploy.engine.compatibility import Fit
 from tmdeploy.engine.device import Buffer, Capture, Device
 from tmdeploy.engine.flavour import Log
+from tmdeploy.engine.opening import open_engine
 from tmdeploy.errors import ArtifactError, DataError
 
 _TYPES = {
@@ -42,22 +43,9 @@ class Session:
     """
 
     def __init__(self, path: Path, fit: Fit, *, graphs: bool = True) -> None:
-        module = fit.toolkit.module
-        self._path, self._record, self._log = path, fit.record, Log(module)
+        self._path, self._record, self._log = path, fit.record, Log(fit.toolkit.module)
         self._device = Device(fit.gpu.index)
-        runtime = module.Runtime(self._log.logger)
-        if fit.plugin is not None and runtime.get_plugin_registry().load_library(str(fit.plugin)) is None:
-            raise ArtifactError(f"cannot be loaded ({self._log.reason()})", path=fit.plugin)
-        if fit.record.plugin is not None and fit.record.plugin.embedded:
-            runtime.engine_host_code_allowed = True
-        self._runtime = runtime
-        self._engine = runtime.deserialize_cuda_engine(path.read_bytes())
-        if self._engine is None:
-            raise ArtifactError(
-                f"{fit.toolkit.title} does not load it ({self._log.reason()})",
-                path=path,
-                remedy=f"Build it again: {fit.record.command}",
-            )
+        self._runtime, self._engine = open_engine(path, fit, self._log)
         self._context = self._engine.create_execution_context()
         if self._context is None:
             raise ArtifactError(f"{fit.toolkit.title} cannot prepare it ({self._log.reason()})", path=path)
@@ -81,6 +69,15 @@ class Session:
             self._context.set_tensor_address(name, buffer.device)
         for name, values in self._shape_values.items():  # read on the host, while shapes are inferred
             self._context.set_tensor_address(name, values.ctypes.data)
+
+    def profile_with(self, profiler: Any) -> None:
+        """Have TensorRT time every layer of the coming calls of `run`; the times arrive with `report_profile`."""
+        self._context.enqueue_emits_profile = False
+        self._context.profiler = profiler
+
+    def report_profile(self) -> bool:
+        """Hand the layer times of the last `run` to the profiler; False if TensorRT has none."""
+        return bool(self._context.report_to_profiler())
 
     @property
     def device_memory_bytes(self) -> int:

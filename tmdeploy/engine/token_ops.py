@@ -17,6 +17,10 @@ from tmdeploy.ops import DOMAIN
 from tmdeploy.tensorrt_plugin import PtxLibrary, mark_nodes, register_plugins
 
 _AMPERE = (8, 0)
+_NOT_COMPATIBLE = (
+    "--version-compatible: built from the function bodies (portable lowering), because NVIDIA does not say that "
+    "ahead-of-time plugins run on later versions; --plugins aot takes them all the same"
+)
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,7 @@ def lower_ops(model: onnx.ModelProto, request: BuildRequest, toolkit: Toolkit, g
     elif request.plugin is not None:
         return Lowered(model, Vehicle.LIBRARY, lowering.mark_plugins(model))
     elif request.plugins == "auto" and request.options.version_compatible:
-        notes = (
-            "built from the function bodies (portable lowering): NVIDIA does not say that ahead-of-time plugins run on "
-            "later versions (--plugins aot takes them all the same)",
-        )
+        notes = (_NOT_COMPATIBLE,)
     elif request.plugins != "none":
         try:
             return _ahead_of_time(model, request, gpu)
