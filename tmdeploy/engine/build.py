@@ -264,8 +264,9 @@ def _build_remedy(log: Log, request: BuildRequest) -> str | None:
         return "sm_75 has no fp32 matrix products in TensorRT-RTX, and the planners need them: leave it out"
     if "HW-specific datatypes" in text:
         return "A GPU of --target-sm lacks this precision: leave it out, or choose another --precision"
-    if "CUDA_SUCCESS" in text and request.options.strip_weights:
-        return "TensorRT-RTX needs a GPU for --strip-weights: build on a machine with one"
+    if "CUDA_SUCCESS" in text and (request.options.strip_weights or request.options.refittable):
+        option = "--strip-weights" if request.options.strip_weights else "--refittable"
+        return f"TensorRT-RTX needs a GPU for {option}: build on a machine with one"
     if "out of memory" in text.lower():
         return "Give a smaller --workspace or --max-batch"
     return None

@@ -83,7 +83,7 @@ def inspect_loaded(path: Path, fit: Fit, roles: Mapping[str, str]) -> LoadedEngi
 
 
 def read_inspector(text: str, path: Path) -> tuple[Layer, ...]:
-    """Layers from the inspector's JSON; with `layer-names-only` they have nothing but names, with `none` there are none.
+    """Layers from the inspector's JSON; of an engine with `layer-names-only`, their names alone.
 
     Raises:
         ArtifactError: It is no JSON, or has no list of layers.

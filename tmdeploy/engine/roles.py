@@ -25,9 +25,9 @@ _BY_WEIGHT = (
 def node_roles(model: onnx.ModelProto) -> dict[str, str]:
     """Roles by node name; nodes without one, and those of reduction steps, are left out.
 
-    A product of two computed tensors is attention's. A product with a weight belongs where the weight's name says. Where
-    the exporter lost it (transposed weights), the nearest products, softmax, normalisations and activations before and
-    behind it tell: an activation makes it the MLP's, a product of two computed tensors attention's.
+    A product of two computed tensors is attention's. A product with a weight belongs where the weight's name says.
+    Where the exporter lost it (transposed weights), the nearest products, softmax, normalisations and activations
+    before and behind it tell: an activation makes it the MLP's, a product of two computed tensors attention's.
 
     Args:
         model: As TensorRT's parser gets it.

@@ -195,7 +195,7 @@ def _one_step(listing: Listing) -> Table | None:
             short = [node.rpartition("/")[2] for node in layer.nodes]
             rest = len(short) - _NODES_SHOWN
             nodes = ", ".join(short[:_NODES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
-            table.add_row(str(number), _kind(layer), layer.type, layer.types, _escaped(nodes))
+            table.add_row(str(number), _kind(layer, where=False), layer.type, layer.types, _escaped(nodes))
     return table
 
 
@@ -217,12 +217,13 @@ def _layer_table(title: str) -> Table:
     return table
 
 
-def _kind(layer: Layer) -> str:
+def _kind(layer: Layer, *, where: bool = True) -> str:
     step = ", ".join(layer.parts)
     if not step:
         return layer.kind
-    where = f" of block {','.join(map(str, layer.blocks))}" if layer.blocks else ""
-    return f"{step}{where}" if layer.kind in {"step", "schedule"} else f"{layer.kind}; {step}{where}"
+    if where and layer.blocks:
+        step += f" of block {','.join(map(str, layer.blocks))}"
+    return step if layer.kind in {"step", "schedule"} else f"{layer.kind}; {step}"
 
 
 def _time_by_kind(times: LayerTimes) -> Table:
