@@ -28,6 +28,7 @@ class TensorrtRunner:
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, path.name
+        self.no_trace = f"{path.name} is an engine, which keeps its plans to itself"
         start = perf_counter()
         self._fit = check_fit(path)
         self.record = record = self._fit.record

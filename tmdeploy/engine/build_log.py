@@ -18,7 +18,7 @@ _SIDE = r"{}: \[(?P<operands>| ?\{{.*?\}} ?)\]"
 _INPUTS, _OUTPUTS = (re.compile(_SIDE.format(side)) for side in ("Inputs", "Outputs"))
 _OPERAND = re.compile(r"Dimensions: \[(?P<shape>[-\d,]*)\](?P<rest>[^{}]*)")
 _TYPE = re.compile(r"Data[Tt]ype: (?P<type>[^,}]+)")
-_TACTIC = re.compile(r"TacticName: (?P<tactic>[^,]*),")
+_TACTIC = re.compile(r"TacticName: (?P<tactic>[^,]*)")
 _NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 _IO = re.compile(
     r"^ ?Name: (?P<name>[^,]+), IOMode: \w+, .*?Location: (?P<location>\w+), .*?ProfileInfo: \[(?P<info>.*)\]"
@@ -63,7 +63,7 @@ def read_layers(messages: Iterable[str]) -> tuple[Layer, ...]:
         for line in message.splitlines():
             match = _LAYER.match(line)
             if match:
-                head, _, metadata = line.rpartition("Metadata:")
+                head, _, metadata = line.partition(", Metadata:")
                 tactic = _TACTIC.search(head)
                 found.append(
                     Layer(

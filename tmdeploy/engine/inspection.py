@@ -107,7 +107,7 @@ def _loaded(path: Path, fit: Fit, stored: LayerFile | None) -> EngineInspection:
     try:
         loaded = inspect_loaded(path, fit, {} if stored is None else stored.roles)
     except (ArtifactError, EnvironmentMissing) as error:
-        return found.model_copy(update={"listings_note": f"TensorRT was not asked: {error.one_line()}"})
+        return found.model_copy(update={"listings_note": f"nothing from TensorRT itself: {error.one_line()}"})
     changes: dict[str, object] = {"loaded": loaded.model_copy(update={"listings": ()}), "io": loaded.io}
     detailed = any(layer.type for listing in loaded.listings for layer in listing.layers)
     if loaded.listings and (detailed or stored is None):

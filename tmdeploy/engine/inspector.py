@@ -62,7 +62,7 @@ def inspect_loaded(path: Path, fit: Fit, roles: Mapping[str, str]) -> LoadedEngi
     log, module = Log(fit.toolkit.module), fit.toolkit.module
     runtime, engine = open_engine(path, fit, log)
     profiles = range(engine.num_optimization_profiles)
-    stat = getattr(engine, "get_engine_stat", None)  # of 10.14 and newer
+    stat = getattr(engine, "get_engine_stat", None)  # 10.13 does not have it
     listings = [_listing(engine, module, number, path, fit.record, roles) for number in profiles]
     found = LoadedEngine(
         memory=LoadedMemory(

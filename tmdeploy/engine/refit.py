@@ -174,7 +174,7 @@ def _refitted(request: RefitRequest, fit: Fit, model: onnx.ModelProto) -> bytes:
     serialization = engine.create_serialization_config()
     kinds = module.SerializationFlag
     serialization.clear_flag(kinds.EXCLUDE_WEIGHTS)
-    remain = getattr(kinds, "INCLUDE_REFIT", None)  # of 10.14 and newer; before, engines remain refittable anyway
+    remain = getattr(kinds, "INCLUDE_REFIT", None)  # 10.13 does not have it
     if remain is not None and fit.record.options.refittable:
         serialization.set_flag(remain)
     serialized = engine.serialize_with_config(serialization)

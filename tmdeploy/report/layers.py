@@ -9,6 +9,7 @@ from tmdeploy.engine.inspection import EngineInspection
 from tmdeploy.engine.layer_times import LayerTimes
 from tmdeploy.engine.layers import Layer, Listing
 from tmdeploy.engine.sidecar import EngineRecord
+from tmdeploy.report.schedule import schedule_text
 from tmdeploy.report.table import facts_table, plain_table
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ def print_layers(found: EngineInspection, console: Console, *, full: bool) -> No
 
 def print_times(times: LayerTimes, console: Console, *, full: bool) -> None:
     """Layer times: by kind, by step, and the slowest layers or all."""
+    schedule = "" if times.schedule is None else f", schedule {schedule_text(times.schedule)}"
+    title = f"Layer times at batch {times.batch}{schedule}: medians of {times.iterations} runs"
+    console.print(title, style="bold", soft_wrap=True)
     console.print(_time_by_kind(times))
     if times.steps:
         table = plain_table("Reduction steps")
@@ -227,8 +231,7 @@ def _kind(layer: Layer, *, where: bool = True) -> str:
 
 
 def _time_by_kind(times: LayerTimes) -> Table:
-    schedule = "" if times.schedule is None else f", schedule {','.join(map(str, times.schedule))}"
-    table = plain_table(f"Time by kind, batch {times.batch}{schedule}, median of {times.iterations} runs")
+    table = plain_table("By kind")
     table.add_column("kind", no_wrap=True)
     for column in ("ms", "share"):
         table.add_column(column, justify="right")
