@@ -183,7 +183,7 @@ class _Inspector:
 
     def get_engine_information(self, form: int) -> str:
         assert form == self.module.LayerInformationFormat.JSON
-        assert self.execution_context is not None and self.execution_context.shape, "shapes first"
+        assert getattr(self.execution_context, "shape", None), "shapes first"
         if self.module.answer is not None:
             return self.module.answer
         return detailed_json(self.execution_context.profile)

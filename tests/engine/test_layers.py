@@ -23,29 +23,33 @@ from tmdeploy.engine.layers import (
 from tmdeploy.engine.roles import node_roles
 from tmdeploy.errors import ArtifactError
 
-# Lines of a TensorRT-RTX 1.7.1 build log, some operands left out.
+# Lines of a TensorRT-RTX 1.7.1 build log, some operands left out; @ joins two lines.
+LISTING = """Engine Layer Information:
+Layers:
+Name: [ShapeHostToDeviceCopy 0], LayerType: ShapeHostToDevice, Inputs: [], Outputs: [ { Name: nothing, Location: @
+Device, Dimensions: [1], Datatype: Bool, Format: Format not available due to dynamic shapes }]
+Name: __myl_FcAdd_myl1_4, LayerType: runtime_fusion, Inputs: [ { Name: a, Dimensions: [-1,384], Strides: [384,1], @
+StrideOrder: [1,0], Datatype: Half, Format: (Linear) Row major linear format }], Constants: [ { Name: b, @
+Dimensions: [384,1152], Strides: [1152,1], StrideOrder: [1,0], Datatype: Float, Format: (Linear) Row major linear @
+format }], Outputs: [ { Name: c, Dimensions: [-1,1152], Strides: [1152,1], StrideOrder: [1,0], Datatype: Half, @
+Format: (Linear) Row major linear format }, { Name: d, Dimensions: [-1], Strides: [1], StrideOrder: [0], @
+Datatype: Int64, Format: (Linear) Row major linear format }], TacticName: fast_0x12, StreamId: 0, Metadata: @
+[ONNX Layer: node_MatMul_23][ONNX Layer: node_linear]
+
+I/O Tensors:
+ Name: images, IOMode: Input, DataType: Float, Dimensions: [-1,3,8,8], Location: Device, IsShapeInferenceIO: @
+false, ProfileInfo: [ { MinShape: [1,3,8,8], OptShape: [2,3,8,8], MaxShape: [4,3,8,8], Format: Row major linear @
+FP32 format (kLINEAR) }, { MinShape: [8,3,8,8], OptShape: [8,3,8,8], MaxShape: [9,3,8,8], Format: Row major @
+linear FP32 format (kLINEAR) }]
+ Name: r, IOMode: Input, DataType: Int64, Dimensions: [2], Location: Host, IsShapeInferenceIO: true, @
+ProfileInfo: [ { MinShape: [2], OptShape: [2], MaxShape: [2], Format: Row major linear INT64 format (kLINEAR) }]
+""".replace("@\n", "")
 LOG = [
     "Max Scratch Memory: 16956928 bytes",
     "Total Activation Memory: 16956928 bytes",
     "Total Weights Memory: 45097856 bytes",
     "[MemUsageStats] Peak memory usage of TRT CPU/GPU memory allocators: CPU 43 MiB, GPU 7 MiB",
-    "Engine Layer Information:\nLayers:\n"
-    "Name: [ShapeHostToDeviceCopy 0], LayerType: ShapeHostToDevice, Inputs: [], Outputs: [ { Name: nothing, Location: "
-    "Device, Dimensions: [1], Datatype: Bool, Format: Format not available due to dynamic shapes }]\n"
-    "Name: __myl_FcAdd_myl1_4, LayerType: runtime_fusion, Inputs: [ { Name: a, Dimensions: [-1,384], Strides: [384,1], "
-    "StrideOrder: [1,0], Datatype: Half, Format: (Linear) Row major linear format }], Constants: [ { Name: b, "
-    "Dimensions: [384,1152], Strides: [1152,1], StrideOrder: [1,0], Datatype: Float, Format: (Linear) Row major linear "
-    "format }], Outputs: [ { Name: c, Dimensions: [-1,1152], Strides: [1152,1], StrideOrder: [1,0], Datatype: Half, "
-    "Format: (Linear) Row major linear format }, { Name: d, Dimensions: [-1], Strides: [1], StrideOrder: [0], Datatype: "
-    "Int64, Format: (Linear) Row major linear format }], TacticName: fast_0x12, StreamId: 0, Metadata: "
-    "[ONNX Layer: node_MatMul_23][ONNX Layer: node_linear]\n"
-    "\nI/O Tensors:\n"
-    " Name: images, IOMode: Input, DataType: Float, Dimensions: [-1,3,8,8], Location: Device, IsShapeInferenceIO: false, "
-    "ProfileInfo: [ { MinShape: [1,3,8,8], OptShape: [2,3,8,8], MaxShape: [4,3,8,8], Format: Row major linear FP32 "
-    "format (kLINEAR) }, { MinShape: [8,3,8,8], OptShape: [8,3,8,8], MaxShape: [9,3,8,8], Format: Row major linear FP32 "
-    "format (kLINEAR) }]\n"
-    " Name: r, IOMode: Input, DataType: Int64, Dimensions: [2], Location: Host, IsShapeInferenceIO: true, ProfileInfo: "
-    "[ { MinShape: [2], OptShape: [2], MaxShape: [2], Format: Row major linear INT64 format (kLINEAR) }]",
+    LISTING,
 ]
 
 
@@ -120,8 +124,8 @@ def test_parts_of_a_step(node: str, part: str | None, block: int | None):
     assert step_part(node, (4, 7)) == (part, block)
 
 
-def _kind(*nodes: str, type: str = "kgen", name: str = "x", roles: dict[str, str] | None = None) -> Layer:
-    return classified(Layer(name=name, type=type, nodes=nodes), roles or {}, (0, 3))
+def _kind(*nodes: str, layer_type: str = "kgen", name: str = "x", roles: dict[str, str] | None = None) -> Layer:
+    return classified(Layer(name=name, type=layer_type, nodes=nodes), roles or {}, (0, 3))
 
 
 def test_what_a_layer_is():
@@ -132,7 +136,7 @@ def test_what_a_layer_is():
     assert _kind("node_MatMul_1").kind == "linear"
     assert _kind("/blocks/blocks.0/attn/qkv/MatMul").kind == "attention"
     assert _kind("a", name="_gemm_mha_v2_myl0_9").kind == "attention"
-    assert _kind(type="shape_call").kind == "shapes"
+    assert _kind(layer_type="shape_call").kind == "shapes"
     assert _kind().kind == "other"
     mixed = _kind("product", "block3/TokenReduce/y", "step_0_tokens", roles=roles)
     assert (mixed.kind, mixed.blocks, mixed.parts) == ("mlp", (0, 3), ("reduce", "schedule"))

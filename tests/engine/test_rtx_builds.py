@@ -55,7 +55,9 @@ def _check_layers(result: BuildResult, method: str) -> None:
     """The listing beside the engine names every part of the model, and counts as the sidecar does."""
     record = result.record
     stored = read_layers_file(result.path, engine_sha256=record.sha256)
-    assert stored is not None and record.kernels is not None and record.memory is not None
+    assert stored is not None
+    assert record.kernels is not None
+    assert record.memory is not None
     layers = stored.listing.layers
     assert sum(layer.launches for layer in layers) == record.kernels.total
     kinds = Counter(layer.kind for layer in layers)
@@ -67,7 +69,8 @@ def _check_layers(result: BuildResult, method: str) -> None:
     assert all(layer.outputs and layer.types for layer in layers if layer.launches)
     assert [(tensor.name, tensor.location) for tensor in stored.io] == [("images", "device"), ("logits", "device")]
     assert stored.io[0].ranges == (((2, 3, 64, 64),) * 3,)
-    assert record.memory.weights_bytes is not None and record.memory.weights_bytes < record.bytes
+    assert record.memory.weights_bytes is not None
+    assert 0 < record.memory.weights_bytes < record.bytes
 
 
 @pytest.mark.parametrize("method", METHODS)

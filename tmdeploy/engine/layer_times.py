@@ -139,14 +139,14 @@ def summarise(
     names = list(dict.fromkeys(name for run in runs for name in run))
     medians = {name: median(run.get(name, 0.0) for run in runs) for name in names}
     total = sum(medians.values())
-    kinds: dict[str, float] = {}
+    by_kind: dict[str, float] = {}
     alone: dict[int, float] = {}
     shared: dict[int, float] = {}
     times = []
     for name, time in medians.items():
         layer = known.get(name)
         kind, blocks = ("unknown", ()) if layer is None else (layer.kind, layer.blocks)
-        kinds[kind] = kinds.get(kind, 0.0) + time
+        by_kind[kind] = by_kind.get(kind, 0.0) + time
         for block in blocks:  # a layer of two steps counts half for each
             side = alone if kind == "step" else shared
             side[block] = side.get(block, 0.0) + time / len(blocks)
@@ -157,14 +157,14 @@ def summarise(
         StepTime(block=block, alone_ms=alone.get(block, 0.0), shared_ms=shared.get(block, 0.0))
         for block in sorted({*alone, *shared})
     )
-    of_steps = kinds.get("step", 0.0)
+    of_steps = by_kind.get("step", 0.0)
     return LayerTimes(
         batch=batch,
         schedule=None if schedule is None else tuple(schedule),
         iterations=len(runs),
         warm_up=warm_up,
         total_ms=total,
-        kinds=dict(sorted(kinds.items(), key=lambda item: -item[1])),
+        kinds=dict(sorted(by_kind.items(), key=lambda item: -item[1])),
         steps=steps,
         steps_ms=of_steps,
         steps_share=of_steps / total if total else 0.0,
