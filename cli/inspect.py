@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,7 +43,6 @@ def inspect(
     [dim]tmdeploy inspect deit_s.onnx[/dim]
     """
     from tmdeploy.backends import backend_for
-    from tmdeploy.engine.inspection import TimesRequest
     from tmdeploy.errors import UsageError
     from tmdeploy.inspection import inspect_checkpoint, inspect_onnx
     from tmdeploy.report.inspection import print_inspection
@@ -53,10 +53,7 @@ def inspect(
         if value is not None and not profile:
             raise UsageError(f"{option}: only a layer-time profile has it", remedy="Add --profile")
     if kind == "tensorrt":
-        times = None
-        if profile:
-            values = None if schedule is None else amounts(schedule)
-            times = TimesRequest(batch, values, **({} if iterations is None else {"iterations": iterations}))
+        times = _times(batch, schedule, iterations) if profile else None
         _inspect_engine(model, Output(json), times, full=layers)
         return
     for option in (option for option, wanted in asked.items() if wanted):
@@ -68,6 +65,13 @@ def inspect(
     out = Output(json)
     print_inspection(found, out.console)
     out.emit(found)
+
+
+def _times(batch: int | None, schedule: str | None, iterations: int | None) -> TimesRequest:
+    from tmdeploy.engine.inspection import TimesRequest
+
+    request = TimesRequest(batch, None if schedule is None else amounts(schedule))
+    return request if iterations is None else replace(request, iterations=iterations)
 
 
 def _inspect_engine(engine: Path, out: Output, times: TimesRequest | None, *, full: bool) -> None:
