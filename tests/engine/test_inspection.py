@@ -55,7 +55,7 @@ def _fits(monkeypatch: pytest.MonkeyPatch, module: FakeInspection) -> None:
 def _stored(engine: Path, roles: dict[str, str]) -> LayerFile:
     layers = read_inspector(json.dumps({"Layers": ["from the log"]}), engine)
     content = LayerFile(
-        engine_sha256=read_engine(engine).sha256, listing=Listing(source="build log", layers=layers), roles=roles
+        engine_sha256=read_engine(engine).sha256, listings=(Listing(source="build log", layers=layers),), roles=roles
     )
     write_layers(engine, content)
     return content
@@ -126,7 +126,7 @@ def test_names_from_the_engine_do_not_replace_the_build_log(tmp_path: Path, monk
     path = _engine(tmp_path)
     stored = _stored(path, {})
     _fits(monkeypatch, FakeInspection(answer='{"Layers": ["a"]}'))
-    assert inspect_engine(path).listings == (stored.listing,)
+    assert inspect_engine(path).listings == stored.listings
 
 
 @pytest.mark.parametrize("answer", ["{", "[]", '{"Layers": [7]}', '{"Layers": [{"LayerType": "kgen"}]}'])
@@ -137,7 +137,7 @@ def test_an_answer_that_cannot_be_read_leaves_the_build_log(
     stored = _stored(path, {})
     _fits(monkeypatch, FakeInspection(answer=answer))
     found = inspect_engine(path)
-    assert found.listings == (stored.listing,)
+    assert found.listings == stored.listings
     assert "engine inspector gave an answer that this version cannot read" in found.listings_note
 
 
@@ -167,6 +167,15 @@ def test_without_a_listing_it_says_where_one_is(tmp_path: Path, monkeypatch: pyt
     assert "the build log did not list them" in inspect_engine(_engine(tmp_path)).listings_note
     with pytest.raises(EnvironmentMissing, match="no GPU"):
         inspect_engine(path, TimesRequest())
+
+
+def test_a_listing_of_another_engine_is_not_shown(tmp_path: Path):
+    path = _engine(tmp_path)
+    stored = _stored(path, {})
+    write_layers(path, stored.model_copy(update={"engine_sha256": "0" * 64}))
+    found = inspect_engine(path)
+    assert found.listings == ()
+    assert "lists the layers of another engine than tiny.plan. Copy the one" in _shown(found)
 
 
 def test_plugins_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -6,7 +6,7 @@ import pytest
 
 from tests.engine.conftest import Exported
 from tmdeploy.engine import lowering
-from tmdeploy.engine.build_log import read_io, read_layers, read_memory, type_word
+from tmdeploy.engine.build_log import by_profile, read_io, read_layers, read_memory, type_word
 from tmdeploy.engine.fingerprint import graph_sha256
 from tmdeploy.engine.layers import (
     IoTensor,
@@ -69,6 +69,23 @@ def test_layers_of_a_build_log():
         outputs=(Operand(type="half", shape=(-1, 1152)), Operand(type="int64", shape=(-1,))),
     )
     assert product.types == "half > half/int64"
+
+
+def _named(*names: str) -> list[Layer]:
+    return [Layer(name=name) for name in names]
+
+
+def test_layers_of_each_profile():
+    """As TensorRT-RTX 1.7.1 names them with a static schedule, and with a schedule as input."""
+    first, second = _named("a_myl0_0", "conv_myl0_1"), _named("a_myl1_0", "conv [profile 1]_myl1_1")
+    assert by_profile([*first, *second], 2) == (tuple(first), tuple(second))
+    first = _named("[ShapeHostToDeviceCopy 0]", "a_myl1_0", "conv_myl1_1")
+    second = _named("[ShapeHostToDeviceCopy 0] [profile 1]", "a_myl3_0", "conv [profile 1]_myl3_1")
+    assert by_profile([*first, *second], 2) == (tuple(first), tuple(second))
+    assert by_profile(first, 1) == (tuple(first),)
+    assert by_profile(first, 2) is None
+    assert by_profile([*first, *second], 1) is None
+    assert by_profile([], 1) is None
 
 
 def test_memory_and_ports_of_a_build_log():
@@ -177,7 +194,7 @@ def test_a_listing_belongs_to_one_engine(tmp_path: Path):
     engine = tmp_path / "tiny.plan"
     assert read_layers_file(engine, engine_sha256="a") is None
     listing = Listing(source="build log", layers=read_layers(LOG))
-    content = LayerFile(engine_sha256="a", listing=listing, io=read_io(LOG), roles={"x": "mlp"})
+    content = LayerFile(engine_sha256="a", listings=(listing,), io=read_io(LOG), roles={"x": "mlp"})
     write_layers(engine, content)
     assert read_layers_file(engine, engine_sha256="a") == content
     with pytest.raises(ArtifactError, match=r"layers\.json: lists the layers of another engine than tiny\.plan"):

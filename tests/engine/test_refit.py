@@ -60,7 +60,7 @@ def _engine(folder: Path, model: Path, options: Options, **changes: object) -> P
         **changes,
     )
     listing = Listing(source="build log", layers=(Layer(name="a", type="kgen"),))
-    write_layers(path, LayerFile(engine_sha256=sha256(path), listing=listing))
+    write_layers(path, LayerFile(engine_sha256=sha256(path), listings=(listing,)))
     return path
 
 

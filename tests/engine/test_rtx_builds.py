@@ -58,7 +58,8 @@ def _check_layers(result: BuildResult, method: str) -> None:
     assert stored is not None
     assert record.kernels is not None
     assert record.memory is not None
-    layers = stored.listing.layers
+    (listing,) = stored.listings
+    layers = listing.layers
     assert sum(layer.launches for layer in layers) == record.kernels.total
     kinds = Counter(layer.kind for layer in layers)
     assert {"attention", "mlp", "embedding", "head"} <= set(kinds) <= {*KINDS, "step", "schedule", "shapes", "other"}
@@ -98,6 +99,14 @@ def test_any_batch_and_any_schedule(method: str, exported: Exported, tmp_path: P
     _check(result)
     record = result.record
     assert [str(profile) for profile in record.profiles] == ["1:1:2", "4:8:16"]
+    stored = read_layers_file(result.path, engine_sha256=record.sha256)
+    assert stored is not None
+    assert record.kernels is not None
+    assert [listing.profile for listing in stored.listings] == [0, 1]
+    assert sum(layer.launches for layer in stored.listings[0].layers) == record.kernels.total
+    kinds = [Counter(layer.kind for layer in listing.layers) for listing in stored.listings]
+    assert kinds[0]["attention"] == kinds[1]["attention"] > 0
+    assert record.kernels.fused_attention == 2  # of two blocks, not of two profiles
     assert record.inputs[0].shape == (-1, 3, 64, 64)
     if schedule is None:
         assert len(record.inputs) == 1

@@ -11,7 +11,7 @@ import onnx
 
 import tmdeploy
 from tmdeploy.engine import lowering
-from tmdeploy.engine.build_log import read_io, read_layers, read_memory
+from tmdeploy.engine.build_log import by_profile, read_io, read_layers, read_memory
 from tmdeploy.engine.cache import default_timing_cache, read_timing_cache, write_timing_cache
 from tmdeploy.engine.compatibility import host_platform
 from tmdeploy.engine.fingerprint import graph_sha256
@@ -73,6 +73,7 @@ def build_engine(request: BuildRequest, tell: Tell = lambda _, __: None) -> Buil
     if prepared.vehicle is Vehicle.LIBRARY and request.plugin is not None:
         plugin = PluginRecord(path=str(request.plugin), sha256=sha256(request.plugin), embedded=request.embed_plugin)
     layers = read_layers(log.details)
+    profiles = by_profile(layers, len(request.profiles))
     with atomic_path(request.output) as temporary:
         temporary.write_bytes(content)
         digest = sha256(temporary)
@@ -101,7 +102,7 @@ def build_engine(request: BuildRequest, tell: Tell = lambda _, __: None) -> Buil
         ptx=prepared.ptx,
         options=request.options,
         layers=network.layers,
-        kernels=count_kernels(layers) if layers else None,
+        kernels=count_kernels(layers if profiles is None else profiles[0]) if layers else None,
         memory=read_memory(log.details),
         graph_sha256=graph_sha256(prepared.model),
         build_seconds=round(seconds, 3),
@@ -175,8 +176,14 @@ def _layer_file(layers: tuple[Layer, ...], prepared: Prepared, record: EngineRec
         return None
     roles, blocks = node_roles(prepared.model), step_blocks(record)
     judged = tuple(classified(layer, roles, blocks) for layer in layers)
-    listing = Listing(source="build log", layers=judged)
-    return LayerFile(engine_sha256=record.sha256, listing=listing, io=read_io(log.details), roles=roles)
+    profiles = by_profile(judged, len(record.profiles))
+    if profiles is None:
+        listings: tuple[Listing, ...] = (Listing(source="build log", layers=judged),)
+    else:
+        listings = tuple(
+            Listing(source="build log", profile=number, layers=part) for number, part in enumerate(profiles)
+        )
+    return LayerFile(engine_sha256=record.sha256, listings=listings, io=read_io(log.details), roles=roles)
 
 
 @dataclass(frozen=True)

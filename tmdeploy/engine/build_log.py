@@ -7,7 +7,7 @@ and the ONNX nodes it came from, and needs none.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,6 +19,8 @@ _INPUTS, _OUTPUTS = (re.compile(_SIDE.format(side)) for side in ("Inputs", "Outp
 _OPERAND = re.compile(r"Dimensions: \[(?P<shape>[-\d,]*)\](?P<rest>[^{}]*)")
 _TYPE = re.compile(r"Data[Tt]ype: (?P<type>[^,}]+)")
 _TACTIC = re.compile(r"TacticName: (?P<tactic>[^,]*)")
+_GRAPH = re.compile(r"_myl(\d+)_\d+$")
+_PROFILE = re.compile(r"\[profile (\d+)\]")
 _NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 _IO = re.compile(
     r"^ ?Name: (?P<name>[^,]+), IOMode: \w+, .*?Location: (?P<location>\w+), .*?ProfileInfo: \[(?P<info>.*)\]"
@@ -76,6 +78,34 @@ def read_layers(messages: Iterable[str]) -> tuple[Layer, ...]:
                     )
                 )
     return tuple(found)
+
+
+def by_profile(layers: Sequence[Layer], profiles: int) -> tuple[tuple[Layer, ...], ...] | None:
+    """The layers of each profile: the log lists those of one behind those of the other.
+
+    TensorRT marks some names of a later profile (`node_conv2d [profile 1]_myl1_2`), and Myelin numbers its graphs
+    (`_myl1_`); what is marked anywhere in a graph holds for all of it.
+
+    Args:
+        layers: As the log lists them.
+        profiles: How many there are.
+
+    Returns:
+        One tuple a profile; None if the marks do not add up to that many.
+    """
+    graphs: dict[str, int] = {}
+    for layer in layers:
+        graph, marked = _GRAPH.search(layer.name), _PROFILE.search(layer.name)
+        if graph and marked:
+            graphs[graph[1]] = int(marked[1])
+    found: list[list[Layer]] = [[] for _ in range(profiles)]
+    for layer in layers:
+        graph, marked = _GRAPH.search(layer.name), _PROFILE.search(layer.name)
+        number = int(marked[1]) if marked else graphs.get(graph[1], 0) if graph else 0
+        if number >= profiles:
+            return None
+        found[number].append(layer)
+    return tuple(map(tuple, found)) if all(found) else None
 
 
 def read_io(messages: Iterable[str]) -> tuple[IoTensor, ...]:

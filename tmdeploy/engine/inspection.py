@@ -72,23 +72,26 @@ def inspect_engine(path: Path, times: TimesRequest | None = None) -> EngineInspe
         times: Time its layers, too.
 
     Raises:
-        ArtifactError: No engine, a damaged one, one without its sidecar, or another engine's listing beside it.
+        ArtifactError: No engine, a damaged one, or one without its sidecar.
         EnvironmentMissing: Times were asked for, and the engine does not run here.
         UsageError: Times of a batch or a schedule that it does not hold.
     """
     record = read_engine(path)
-    stored = read_layers_file(path, engine_sha256=record.sha256)
+    try:
+        stored, note = read_layers_file(path, engine_sha256=record.sha256), ""
+    except ArtifactError as error:  # the engine itself is in order
+        stored, note = None, error.one_line()
     if times is not None:
-        return _timed(path, check_fit(path), stored, times)
+        return _timed(path, check_fit(path), stored, note, times)
     try:
         fit = check_fit(path)
     except TmdeployError as error:
-        return _described(path, record, stored, runs_here=False, reason=error.one_line())
-    return _loaded(path, fit, stored)
+        return _described(path, record, stored, note, runs_here=False, reason=error.one_line())
+    return _loaded(path, fit, stored, note)
 
 
 def _described(
-    path: Path, record: EngineRecord, stored: LayerFile | None, *, runs_here: bool, reason: str = ""
+    path: Path, record: EngineRecord, stored: LayerFile | None, note: str, *, runs_here: bool, reason: str = ""
 ) -> EngineInspection:
     """From what lies beside the engine."""
     return EngineInspection(
@@ -96,14 +99,14 @@ def _described(
         engine=record,
         runs_here=runs_here,
         reason=reason,
-        listings=() if stored is None else (stored.listing,),
-        listings_note=_no_listing(path, record) if stored is None else "",
+        listings=() if stored is None else stored.listings,
+        listings_note=note or (_no_listing(path, record) if stored is None else ""),
         io=() if stored is None else stored.io,
     )
 
 
-def _loaded(path: Path, fit: Fit, stored: LayerFile | None) -> EngineInspection:
-    found = _described(path, fit.record, stored, runs_here=True)
+def _loaded(path: Path, fit: Fit, stored: LayerFile | None, note: str) -> EngineInspection:
+    found = _described(path, fit.record, stored, note, runs_here=True)
     try:
         loaded = inspect_loaded(path, fit, {} if stored is None else stored.roles)
     except (ArtifactError, EnvironmentMissing) as error:
@@ -116,7 +119,7 @@ def _loaded(path: Path, fit: Fit, stored: LayerFile | None) -> EngineInspection:
     return found.model_copy(update=changes)
 
 
-def _timed(path: Path, fit: Fit, stored: LayerFile | None, times: TimesRequest) -> EngineInspection:
+def _timed(path: Path, fit: Fit, stored: LayerFile | None, note: str, times: TimesRequest) -> EngineInspection:
     record = fit.record
     batch = times.batch or record.profiles[0].opt
     check_batch(record, batch, name=path.name, doing="Profile")
@@ -124,7 +127,7 @@ def _timed(path: Path, fit: Fit, stored: LayerFile | None, times: TimesRequest) 
     if schedule is not None and len(schedule) == 1 and record.schedule is not None:
         schedule = schedule * len(record.schedule.max)
     amounts = amounts_for(record, schedule, name=path.name)
-    found = _loaded(path, fit, stored)
+    found = _loaded(path, fit, stored, note)
     listing: list[Layer] = [layer for listing in found.listings for layer in listing.layers]
     measured = time_layers(
         path, fit, listing, batch=batch, schedule=amounts, iterations=times.iterations, warm_up=times.warm_up

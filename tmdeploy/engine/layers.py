@@ -103,7 +103,7 @@ class Listing(_Frozen):
 
     Attributes:
         source: `build log`, or `engine inspector`.
-        profile: The inspector's with the shapes of this profile; None: the log's, of all profiles.
+        profile: Whose layers; None: of all profiles together. The inspector's have this profile's shapes.
         layers: In the order they run.
     """
 
@@ -117,7 +117,9 @@ class LayerFile(_Frozen):
 
     schema_: str = Field(default="tmdeploy.engine-layers/1", alias="schema")
     engine_sha256: str
-    listing: Listing
+    listings: tuple[Listing, ...] = Field(
+        description="one a profile; one of all, where the log does not tell them apart"
+    )
     io: tuple[IoTensor, ...] = ()
     roles: dict[str, str] = Field(default={}, description="of the model's nodes: which part of it they are")
 

@@ -16,7 +16,7 @@ from tmdeploy.engine.build import BuildResult, prepare
 from tmdeploy.engine.compatibility import Fit, check_fit, read_engine
 from tmdeploy.engine.fingerprint import graph_sha256
 from tmdeploy.engine.flavour import Log
-from tmdeploy.engine.layers import read_layers_file, write_layers
+from tmdeploy.engine.layers import LayerFile, read_layers_file, write_layers
 from tmdeploy.engine.opening import open_engine
 from tmdeploy.engine.progress import Tell
 from tmdeploy.engine.request import BuildRequest
@@ -68,7 +68,7 @@ def refit_engine(request: RefitRequest, tell: Tell = lambda _, __: None) -> Buil
     tell("reading the model", 0.0)
     model, metadata = load_source(request.model)
     _check_source(request, record)
-    stored = read_layers_file(request.engine, engine_sha256=record.sha256)
+    stored = _listing(request.engine, record)
     fit = check_fit(request.engine, stripped=True)
     prepared = prepare(model, metadata, build_request(record, request.model, request.output), fit.toolkit, fit.gpu)
     _check_graph(request, record, prepared.model)
@@ -109,6 +109,13 @@ def build_request(record: EngineRecord, model: Path, output: Path) -> BuildReque
         plugin=Path(record.plugin.path) if record.plugin is not None else None,
         options=record.options,
     )
+
+
+def _listing(engine: Path, record: EngineRecord) -> LayerFile | None:
+    try:
+        return read_layers_file(engine, engine_sha256=record.sha256)
+    except ArtifactError:  # not this engine's: its loss is no reason to stop
+        return None
 
 
 def _check_wanted(request: RefitRequest, record: EngineRecord) -> None:

@@ -116,7 +116,7 @@ class EngineRecord(_Frozen):
     ptx: tuple[PtxRecord, ...] = Field(default=(), description="of ahead-of-time plugins")
     options: Options = Options()
     layers: int = Field(description="of the network, before TensorRT fused them")
-    kernels: KernelCount | None = Field(default=None, description="from the build log; none if it does not list them")
+    kernels: KernelCount | None = Field(default=None, description="of the first profile, by the build log")
     memory: BuildMemory | None = Field(default=None, description="by the build log")
     graph_sha256: str | None = Field(default=None, description="of the graph without weights, as it was parsed")
     refit: RefitRecord | None = None

@@ -46,9 +46,9 @@ def engine_table(path: Path, record: EngineRecord, *, title: str) -> Table:
     table.add_row("reduction runs as", _lowering_text(record))
     if record.kernels is not None:
         steps = [step.only for step in record.kernels.steps]
-        together = f" of {len(record.profiles)} profiles together" if len(record.profiles) > 1 else ""
+        which = f" in profile 0 (batch {record.profiles[0]})" if len(record.profiles) > 1 else ""
         per_step = f", {min(steps)} to {max(steps)} of them for each reduction step alone" if steps else ""
-        table.add_row("kernels", f"{record.kernels.total}{together}{per_step}")
+        table.add_row("kernels", f"{record.kernels.total}{which}{per_step}")
         if record.model is not None:
             depth = record.model.architecture["depth"]
             table.add_row("attention fused", f"in {record.kernels.fused_attention} of {depth} blocks")

@@ -90,10 +90,12 @@ def print_times(times: LayerTimes, console: Console, *, full: bool) -> None:
 
 
 def _source(listing: Listing, record: EngineRecord) -> str:
-    if listing.profile is not None:
-        return f"from the engine inspector, profile {listing.profile} at batch {record.profiles[listing.profile].opt}"
-    profiles = len(record.profiles)
-    return "from the build log" + (f", {profiles} profiles together" if profiles > 1 else "")
+    where = f"from the {listing.source}"
+    if listing.profile is None:
+        return where + (f", {len(record.profiles)} profiles together" if len(record.profiles) > 1 else "")
+    if listing.source == "engine inspector":
+        return f"{where}, profile {listing.profile} at batch {record.profiles[listing.profile].opt}"
+    return where + (f", profile {listing.profile}" if len(record.profiles) > 1 else "")
 
 
 def _memory(found: EngineInspection) -> Table | None:
