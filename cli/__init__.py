@@ -23,6 +23,7 @@ from .console import complain, settings
 COMMANDS = (
     "export",
     "build",
+    "refit",
     "validate",
     "bench",
     "infer",
@@ -33,7 +34,7 @@ COMMANDS = (
     "plugins",
     "demo",
 )
-_NEED_ARGUMENTS = {"export", "build", "validate", "bench", "infer", "inspect", "visualize"}
+_NEED_ARGUMENTS = {"export", "build", "refit", "validate", "bench", "infer", "inspect", "visualize"}
 _EPILOG = "Every command takes --debug (show tracebacks) and --quiet. Exit codes: 0 done or passed, 1 a check failed, \
 2 usage, 3 environment missing, 4 export, parse or build failed, 130 interrupted."
 

@@ -76,7 +76,10 @@ def build(
         Literal["none", "ampere+", "same-cc"], typer.Option(help="Run on other GPUs too (full TensorRT).")
     ] = "none",
     strip_weights: Annotated[
-        bool, typer.Option("--strip-weights", help="Leave out weights; refit before use.")
+        bool, typer.Option("--strip-weights", help="Leave out weights; tmdeploy refit puts them in before use.")
+    ] = False,
+    refittable: Annotated[
+        bool, typer.Option("--refittable", help="Let tmdeploy refit put in other weights than these.")
     ] = False,
     weight_streaming: Annotated[
         bool, typer.Option("--weight-streaming", help="Let weights stay on the host at run time.")
@@ -91,6 +94,7 @@ def build(
     r: Annotated[Text, typer.Option("--r", help=f"{_EXPORT}: tokens to merge per block.")] = None,
     keep: Annotated[Text, typer.Option(help=f"{_EXPORT}: patch tokens to keep.")] = None,
     layers: Annotated[Text, typer.Option(help=f"{_EXPORT}: blocks with a reduction step.")] = None,
+    image_size: Annotated[int | None, typer.Option(min=1, help=f"{_EXPORT}: side of the input in pixels.")] = None,
     trust_checkpoint: TrustOption = False,
     json: JsonOption = None,
 ) -> None:
@@ -112,7 +116,7 @@ def build(
     profiles = tuple(parse_batch(text) for text in profile or ())
     if not profiles:
         profiles = (_batch_range(*limits),)
-    source = _exported(model, output, _ExportOptions(method, r, keep, layers), trust_checkpoint)
+    source = _exported(model, output, _ExportOptions(method, r, keep, layers, image_size), trust_checkpoint)
     request = BuildRequest(
         model=source,
         output=output or model.with_suffix(".plan"),
@@ -132,6 +136,7 @@ def build(
             version_compatible=version_compatible,
             hardware_compatible=hardware_compatible,
             strip_weights=strip_weights,
+            refittable=refittable,
             weight_streaming=weight_streaming,
             profiling_verbosity=profiling_verbosity,
         ),
@@ -158,6 +163,7 @@ class _ExportOptions(NamedTuple):
     r: Text
     keep: Text
     layers: Text
+    image_size: int | None
 
 
 def _exported(model: Path, output: Path | None, options: _ExportOptions, trust_checkpoint: bool) -> Path:
@@ -168,7 +174,9 @@ def _exported(model: Path, output: Path | None, options: _ExportOptions, trust_c
     if backend_for(model).name != "pytorch":
         used = [name for name, value in options._asdict().items() if value is not None]
         if used:
-            raise UsageError(f"--{used[0]}: only a checkpoint is exported; {model} is exported already")
+            raise UsageError(
+                f"--{used[0].replace('_', '-')}: only a checkpoint is exported; {model} is exported already"
+            )
         return model
     from tmdeploy.lazy import require
 
@@ -186,6 +194,7 @@ def _exported(model: Path, output: Path | None, options: _ExportOptions, trust_c
         r=options.r,
         keep=options.keep,
         layers=options.layers,
+        image_size=options.image_size,
         trust_checkpoint=trust_checkpoint,
     )
     with progress() as tell:

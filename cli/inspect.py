@@ -2,34 +2,63 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .console import JsonOption, Output, TrustOption
 from .native_option import NativeOption
+from .numbers import amounts
+
+if TYPE_CHECKING:
+    from tmdeploy.engine.inspection import TimesRequest
+
+_PROFILE = "With --profile"
 
 
 def inspect(
     model: Annotated[Path, typer.Argument(help="An .onnx, a checkpoint, or an engine.", show_default=False)],
+    layers: Annotated[bool, typer.Option("--layers", help="Of an engine: list every layer.")] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Of an engine: time every layer, which needs its GPU.")
+    ] = False,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help=f"{_PROFILE}: images a run; default: what it is tuned for.")
+    ] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help=f"{_PROFILE}: r or keep, one value or one a step; default: the file's.")
+    ] = None,
+    iterations: Annotated[
+        int | None, typer.Option(min=1, help=f"{_PROFILE}: runs to take the median of.  [default: 50]")
+    ] = None,
     arch: Annotated[str | None, typer.Option(help="Architecture of a checkpoint, by name.")] = None,
     native: NativeOption = True,
     trust_checkpoint: TrustOption = False,
     json: JsonOption = None,
 ) -> None:
-    """Show metadata, inputs, schedule, token counts per block and MACs of a model file.
+    """Show metadata, inputs, schedule, token counts per block and MACs of a model file; layers and memory of an engine.
 
     [dim]tmdeploy inspect deit_s.onnx[/dim]
     """
     from tmdeploy.backends import backend_for
+    from tmdeploy.errors import UsageError
     from tmdeploy.inspection import inspect_checkpoint, inspect_onnx
     from tmdeploy.report.inspection import print_inspection
 
-    if backend_for(model).name == "tensorrt":
-        _inspect_engine(model, Output(json))
+    kind = backend_for(model).name
+    asked = {"--layers": layers, "--profile": profile}
+    for option, value in (("--batch", batch), ("--schedule", schedule), ("--iterations", iterations)):
+        if value is not None and not profile:
+            raise UsageError(f"{option}: only a layer-time profile has it", remedy="Add --profile")
+    if kind == "tensorrt":
+        times = _times(batch, schedule, iterations) if profile else None
+        _inspect_engine(model, Output(json), times, full=layers)
         return
-    if backend_for(model).name == "pytorch":
+    for option in (option for option, wanted in asked.items() if wanted):
+        raise UsageError(f"{option}: only an engine has layers of its own; {model} is none", remedy="Name a .plan")
+    if kind == "pytorch":
         found = inspect_checkpoint(model, trust_checkpoint=trust_checkpoint, arch=arch)
     else:
         found = inspect_onnx(model)
@@ -38,19 +67,31 @@ def inspect(
     out.emit(found)
 
 
-def _inspect_engine(engine: Path, out: Output) -> None:
+def _times(batch: int | None, schedule: str | None, iterations: int | None) -> TimesRequest:
+    from tmdeploy.engine.inspection import TimesRequest
+
+    request = TimesRequest(batch, None if schedule is None else amounts(schedule))
+    return request if iterations is None else replace(request, iterations=iterations)
+
+
+def _inspect_engine(engine: Path, out: Output, times: TimesRequest | None, *, full: bool) -> None:
     from tmdeploy.engine.inspection import inspect_engine
     from tmdeploy.report.engine import engine_table, step_table
+    from tmdeploy.report.layers import print_layers, print_times
 
-    found = inspect_engine(engine)
-    out.console.print(engine_table(engine, found.engine, title=str(engine)))
+    found = inspect_engine(engine, times)
+    console = out.console
+    console.print(engine_table(engine, found.engine, title=str(engine)))
     steps = step_table(found.engine)
     if steps is not None:
-        out.console.print(steps)
+        console.print(steps)
+    print_layers(found, console, full=full)
+    if found.times is not None:
+        print_times(found.times, console, full=full)
     if found.runs_here:
-        out.console.print("[green]runs on this machine[/green]")
+        console.print("[green]runs on this machine[/green]")
     else:
-        out.console.print(
+        console.print(
             "[yellow]does not run on this machine:[/yellow]", found.reason.replace("[", r"\["), soft_wrap=True
         )
     out.emit(found)

@@ -60,25 +60,34 @@ def steps_of(runner: Runner) -> tuple[int, ...]:
     return tuple(recipe.amounts) if recipe is not None else ()
 
 
+def amounts(text: str) -> tuple[int, ...]:
+    """`13` or `26,23,...` to numbers.
+
+    Raises:
+        UsageError: Not integers, or negative.
+    """
+    try:
+        values = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--schedule {text}: not whole numbers", remedy="Give one value, or one a step") from None
+    if min(values) < 0:
+        raise UsageError(f"--schedule {text}: cannot be negative")
+    return values
+
+
 def schedule_for(text: str, runner: Runner) -> tuple[int, ...]:
     """`13` or `26,23,...` to one amount a reduction step of this model.
 
     Raises:
         UsageError: Not integers, negative, or the wrong number of them.
     """
-    steps = len(steps_of(runner))
-    try:
-        values = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"--schedule {text}: not whole numbers", remedy="Give one value, or one a step") from None
+    values, steps = amounts(text), len(steps_of(runner))
     if len(values) == 1:
         values *= steps
     if not steps:
         raise UsageError(f"{runner.name} reduces no tokens, so it takes no schedule")
     if len(values) != steps:
         raise UsageError(f"--schedule {text}: {len(values)} values for {steps} reduction steps of {runner.name}")
-    if min(values) < 0:
-        raise UsageError(f"--schedule {text}: cannot be negative")
     return values
 
 

@@ -14,7 +14,9 @@ from .numbers import batch_sizes, schedules
 
 def validate(
     reference: Annotated[Path, typer.Argument(help="What is right: a checkpoint or an .onnx.", show_default=False)],
-    candidate: Annotated[Path, typer.Argument(help="What is judged: an .onnx or a checkpoint.", show_default=False)],
+    candidate: Annotated[
+        Path, typer.Argument(help="What is judged: an .onnx, a checkpoint or an engine.", show_default=False)
+    ],
     data: Annotated[
         list[str] | None, typer.Option(help="Images: a file, folder or glob. Repeatable. Default: random images.")
     ] = None,

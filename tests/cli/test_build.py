@@ -8,6 +8,7 @@ from tests.conftest import EXAMPLES
 from tests.engine.engines import engine_file, full_bytes, needs_rtx, rtx_bytes
 from tmdeploy.engine import build as building
 from tmdeploy.engine.gpu import gpu_or_none
+from tmdeploy.engine.sidecar import Options
 from tmdeploy.errors import EnvironmentMissing
 
 CHECKPOINT = EXAMPLES / "digits_tome.pt"
@@ -49,6 +50,21 @@ def test_build_inspect_bench(digits_onnx: Path, tmp_path: Path, capsys: pytest.C
     assert found["schema"] == "tmdeploy.inspect-engine/1"
     assert found["engine"] == engine
     assert found["runs_here"] is False
+    (listing,) = found["listings"]
+    assert listing["source"] == "build log"
+    assert len(listing["layers"]) >= engine["kernels"]["total"]
+    assert "Layers by kind, from the build log" in shown.out
+    assert "of the reduction step in block 0, the first of 6 steps" in shown.out
+    everything = run(capsys, "inspect", plan, "--layers").out
+    assert len(everything) > 3 * len(shown.out)
+    assert "Layers, from the build log" in everything
+
+    timed = run(capsys, "inspect", plan, "--profile", "--batch", 4)
+    assert (timed.code, timed.err.count("\n"), timed.out) == (3, 1, "")
+    assert "needs an NVIDIA GPU, and there is none here" in timed.err
+    given = run(capsys, "refit", plan, digits_onnx)
+    assert (given.code, given.err.count("\n"), given.out) == (2, 1, "")
+    assert "was built with its weights, for good" in given.err
 
     for arguments in (["--engine", plan], [plan], [digits_onnx, "--engine", plan]):
         timed = run(capsys, "bench", *arguments)
@@ -57,11 +73,21 @@ def test_build_inspect_bench(digits_onnx: Path, tmp_path: Path, capsys: pytest.C
 
 
 @needs_rtx
+def test_the_image_size_of_a_checkpoint_can_be_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    plan = tmp_path / "digits.plan"
+    done = run(capsys, "build", CHECKPOINT, "-o", plan, "--flavor", "rtx", "--profile", 1, "--image-size", 40)
+    assert done.code == 0, done.err
+    record = json.loads((tmp_path / "digits.plan.json").read_text())
+    assert record["inputs"][0]["shape"][-2:] == [40, 40]
+
+
+@needs_rtx
 def test_a_checkpoint_is_exported_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     plan = tmp_path / "digits.plan"
     done = run(capsys, "build", CHECKPOINT, "-o", plan, "--flavor", "rtx", "--max-batch", 4, "--r", 4)
     assert done.code == 0, done.err
-    assert {path.name for path in tmp_path.iterdir()} == {"digits.onnx", "digits.plan", "digits.plan.json"}
+    files = {path.name for path in tmp_path.iterdir()}
+    assert files == {"digits.onnx", "digits.plan", "digits.plan.json", "digits.plan.layers.json"}
     record = json.loads((tmp_path / "digits.plan.json").read_text())
     assert record["profiles"] == [{"min": 1, "opt": 4, "max": 4}]
     assert set(record["model"]["schedule"]) == {4}
@@ -84,6 +110,9 @@ def test_a_checkpoint_is_exported_first(tmp_path: Path, capsys: pytest.CaptureFi
         (["--plugin", "gone.so"], 4, "gone.so: no such plugin library"),
         (["--keep-fp32", "+a,b"], 2, "with and without a sign"),
         (["--r", "8"], 2, "only a checkpoint is exported"),
+        (["--image-size", "32"], 2, "--image-size: only a checkpoint is exported"),
+        (["--version-compatible", "--strip-weights"], 2, "the lean runtime that such an engine runs on cannot refit"),
+        (["--version-compatible", "--refittable"], 2, "--version-compatible and --refittable exclude each other"),
     ],
 )
 def test_options_that_cannot_be_meant(
@@ -165,6 +194,17 @@ def test_inspect_and_bench_of_broken_engines(tmp_path: Path, capsys: pytest.Capt
     shown = run(capsys, "inspect", engine_file(tmp_path, full_bytes()))
     assert shown.code == 0
     assert "NVIDIA L4 (sm_89)" in shown.out
+
+
+def test_a_stripped_engine_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = engine_file(tmp_path, rtx_bytes(), options=Options(strip_weights=True))
+    for command in (["bench", "--engine", path], ["infer", path, EXAMPLES / "digits" / "3_0.png"]):
+        done = run(capsys, *command)
+        assert (done.code, done.err.count("\n"), done.out) == (4, 1, "")
+        assert "was built with --strip-weights and has none. Give them to it: tmdeploy refit" in done.err
+    shown = run(capsys, "inspect", path)
+    assert shown.code == 0
+    assert "puts them in" in shown.out
 
 
 def test_bench_needs_something_to_time(capsys: pytest.CaptureFixture[str]):

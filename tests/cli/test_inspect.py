@@ -38,6 +38,24 @@ def test_a_foreign_file_says_what_can_be_said(tmp_path: Path, capsys: pytest.Cap
     assert "not exported by tmdeploy" in done.out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--layers"], "--layers: only an engine has layers of its own"),
+        (["--profile"], "--profile: only an engine has layers of its own"),
+        (["--batch", 2], "--batch: only a layer-time profile has it. Add --profile"),
+        (["--iterations", 2], "--iterations: only a layer-time profile has it"),
+        (["--schedule", "2"], "--schedule: only a layer-time profile has it"),
+    ],
+)
+def test_options_of_engines_are_refused(
+    arguments: list[object], message: str, digits_onnx: Path, capsys: pytest.CaptureFixture[str]
+):
+    done = run(capsys, "inspect", digits_onnx, *arguments)
+    assert (done.code, done.err.count("\n"), done.out) == (2, 1, "")
+    assert message in done.err
+
+
 def test_methods_lists_every_method(capsys: pytest.CaptureFixture[str]):
     document = json.loads(run(capsys, "methods", "--json", "-").out)
     assert [row["name"] for row in document["methods"]] == ["evit", "mstm", "none", "tome", "topk"]

@@ -20,6 +20,7 @@ class _Flag(IntEnum):
     VERSION_COMPATIBLE = 1
     STRIP_PLAN = 2
     WEIGHT_STREAMING = 3
+    REFIT = 4
 
 
 class _Severity(IntEnum):
@@ -62,6 +63,7 @@ class FakeBuilding:
         self.parsed = onnx.ModelProto()
         self.libraries: list[str] = []
         self.embedded: list[str] = []
+        self.flags: set[str] = set()
         if plugins is not None:
             self.QuickPluginCreationRequest = object()
         self.BuilderFlag = _Flag
@@ -127,7 +129,7 @@ class _Builder:
         return _Network()
 
     def create_builder_config(self) -> _Config:
-        return _Config()
+        return _Config(self.module)
 
     def create_optimization_profile(self) -> Any:
         return SimpleNamespace(set_shape=lambda *_: None)
@@ -148,9 +150,15 @@ class _Builder:
 
 
 class _Config:
-    def clear_flag(self, flag: _Flag) -> None: ...
+    def __init__(self, module: FakeBuilding) -> None:
+        self.module = module
+        module.flags = {"TF32"}  # on by default
 
-    def set_flag(self, flag: _Flag) -> None: ...
+    def clear_flag(self, flag: _Flag) -> None:
+        self.module.flags.discard(flag.name)
+
+    def set_flag(self, flag: _Flag) -> None:
+        self.module.flags.add(flag.name)
 
     def add_optimization_profile(self, profile: Any) -> int:
         return 0

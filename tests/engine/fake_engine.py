@@ -34,10 +34,16 @@ def fake_engine(folder: Path, name: str = "tiny.plan", *, content: bytes = b"", 
 
 
 def use_fakes(
-    monkeypatch: pytest.MonkeyPatch, cuda: FakeCuda, *, steps: int = 0, loads: bool = True, nvml: FakeNvml | None = None
-) -> None:
+    monkeypatch: pytest.MonkeyPatch,
+    cuda: FakeCuda,
+    *,
+    steps: int = 0,
+    loads: bool = True,
+    nvml: FakeNvml | None = None,
+    streamable: int = 0,
+) -> FakeTensorrt:
     """From here on, engines load and run on the stand-ins, and enqueueing is timed by their clock."""
-    module = FakeTensorrt(cuda, steps=steps, loads=loads)
+    module = FakeTensorrt(cuda, steps=steps, loads=loads, streamable=streamable)
 
     def check_fit(path: Path) -> Fit:
         return Fit(read_engine(path), Toolkit(Flavour.RTX, module, "1.7.1.116"), GPU, None)
@@ -46,3 +52,4 @@ def use_fakes(
     monkeypatch.setattr(tensorrt, "check_fit", check_fit)
     monkeypatch.setattr(timing, "perf_counter", lambda: cuda.now)
     monkeypatch.setitem(sys.modules, "cuda.bindings.nvml", nvml)  # None: not there
+    return module

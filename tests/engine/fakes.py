@@ -240,10 +240,13 @@ class FakeTensorrt:
         cuda: Whose memory it works in.
         steps: Length of the shape input; 0 for none.
         loads: Whether it takes engines at all.
+        streamable: Bytes of weights that its engines can stream.
     """
 
-    def __init__(self, cuda: FakeCuda, *, steps: int = 0, loads: bool = True) -> None:
+    def __init__(self, cuda: FakeCuda, *, steps: int = 0, loads: bool = True, streamable: int = 0) -> None:
         self.cuda, self.steps, self.loads = cuda, steps, loads
+        self.streamable = streamable
+        self.weight_budget: int | None = None
         module = self
 
         class ILogger:
@@ -269,9 +272,16 @@ class FakeTensorrt:
 
 
 class _Engine:
+    device_memory_size_v2, streamable_weights_size, weight_streaming_scratch_memory_size = 4096, 0, 0
+    weight_streaming_budget_v2: int | None = None
+
     def __init__(self, module: FakeTensorrt) -> None:
-        self.module, self.device_memory_size_v2, self.streamable_weights_size = module, 4096, 0
+        self.module = module
+        self.streamable_weights_size = self.streamable_weights_size or module.streamable
         module.cuda.reserved += WEIGHTS
+
+    def get_weight_streaming_automatic_budget(self) -> int:
+        return self.streamable_weights_size // 2
 
     def get_engine_stat(self, stat: int) -> int:
         return WEIGHTS
@@ -280,6 +290,8 @@ class _Engine:
         return 4096 >> number
 
     def create_execution_context(self) -> _Context:
+        assert (self.weight_streaming_budget_v2 is not None) == (self.streamable_weights_size > 0)
+        self.module.weight_budget = self.weight_streaming_budget_v2
         return _Context(self.module)
 
 

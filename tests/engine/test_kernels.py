@@ -1,4 +1,5 @@
-from tmdeploy.engine.kernels import StepKernels, count_kernels, read_kernels
+from tmdeploy.engine.build_log import read_layers
+from tmdeploy.engine.kernels import StepKernels, count_kernels
 
 # Shortened lines of a TensorRT-RTX 1.7 build log.
 LAYERS = (
@@ -19,7 +20,7 @@ LOG = ["some other message", "\n".join(["Engine Layer Information:", *LINES])]
 
 
 def test_kernels_of_a_log():
-    kernels = read_kernels(LOG)
+    kernels = read_layers(LOG)
     assert [(kernel.name, kernel.type, kernel.nodes) for kernel in kernels] == list(LAYERS)
     assert kernels[2].step_nodes == ("block0/TokenMatch/half_a",)
     counted = count_kernels(kernels)
@@ -30,5 +31,5 @@ def test_kernels_of_a_log():
 
 
 def test_a_log_without_kernels():
-    assert read_kernels(["nothing", "Name: not a layer"]) == ()
+    assert read_layers(["nothing", "Name: not a layer"]) == ()
     assert count_kernels(()).total == 0

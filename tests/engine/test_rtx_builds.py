@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import onnx
@@ -13,7 +14,9 @@ from tests.engine.engines import needs_rtx
 from tmdeploy.engine.build import BuildResult, build_engine
 from tmdeploy.engine.compatibility import read_engine
 from tmdeploy.engine.flavour import Flavour, open_toolkit
+from tmdeploy.engine.gpu import gpu_or_none
 from tmdeploy.engine.header import read_header
+from tmdeploy.engine.layers import KINDS, layers_path, read_layers_file
 from tmdeploy.engine.profiles import parse_batch
 from tmdeploy.engine.request import BuildRequest
 from tmdeploy.engine.sidecar import Options, Vehicle, sidecar_path
@@ -43,7 +46,32 @@ def _check(result: BuildResult) -> None:
     assert read_engine(result.path) == result.record
     assert result.record.bytes > 100_000
     assert [tensor.name for tensor in result.record.outputs] == ["logits"]
-    assert {path.name for path in result.path.parent.iterdir()} == {"tiny.plan", "tiny.plan.json"}
+    detailed = result.record.options.profiling_verbosity == "detailed"
+    listed = {"tiny.plan.layers.json"} if detailed else set()
+    assert {path.name for path in result.path.parent.iterdir()} == {"tiny.plan", "tiny.plan.json"} | listed
+
+
+def _check_layers(result: BuildResult, method: str) -> None:
+    """The listing beside the engine names every part of the model, and counts as the sidecar does."""
+    record = result.record
+    stored = read_layers_file(result.path, engine_sha256=record.sha256)
+    assert stored is not None
+    assert record.kernels is not None
+    assert record.memory is not None
+    (listing,) = stored.listings
+    layers = listing.layers
+    assert sum(layer.launches for layer in layers) == record.kernels.total
+    kinds = Counter(layer.kind for layer in layers)
+    assert {"attention", "mlp", "embedding", "head"} <= set(kinds) <= {*KINDS, "step", "schedule", "shapes", "other"}
+    assert kinds["linear"] <= (2 if method == "tome" else 0)  # the mean of the keys over the heads, ToMe's metric
+    assert sum(step.only for step in record.kernels.steps) == kinds["step"]
+    parts = {part for layer in layers for part in layer.parts}
+    assert parts >= (set() if method == "none" else {"plan", "reduce"})
+    assert all(layer.outputs and layer.types for layer in layers if layer.launches)
+    assert [(tensor.name, tensor.location) for tensor in stored.io] == [("images", "device"), ("logits", "device")]
+    assert stored.io[0].ranges == (((2, 3, 64, 64),) * 3,)
+    assert record.memory.weights_bytes is not None
+    assert 0 < record.memory.weights_bytes < record.bytes
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -58,6 +86,7 @@ def test_every_method_at_every_precision(method: str, precision: str, exported: 
     assert record.kernels is not None
     # fp16 and bf16 have one kernel for softmax and both products, merged or not; fp32 has none
     assert record.kernels.fused_attention == (2 if precision in {"fp16", "bf16"} else 0)
+    _check_layers(result, method)
     steps = record.kernels.steps
     assert [step.block for step in steps] == ([] if method == "none" else [0, 1])
     assert all(0 < step.only <= BUDGET[method] for step in steps)
@@ -70,6 +99,14 @@ def test_any_batch_and_any_schedule(method: str, exported: Exported, tmp_path: P
     _check(result)
     record = result.record
     assert [str(profile) for profile in record.profiles] == ["1:1:2", "4:8:16"]
+    stored = read_layers_file(result.path, engine_sha256=record.sha256)
+    assert stored is not None
+    assert record.kernels is not None
+    assert [listing.profile for listing in stored.listings] == [0, 1]
+    assert sum(layer.launches for layer in stored.listings[0].layers) == record.kernels.total
+    kinds = [Counter(layer.kind for layer in listing.layers) for listing in stored.listings]
+    assert kinds[0]["attention"] == kinds[1]["attention"] > 0
+    assert record.kernels.fused_attention == 2  # of two blocks, not of two profiles
     assert record.inputs[0].shape == (-1, 3, 64, 64)
     if schedule is None:
         assert len(record.inputs) == 1
@@ -90,6 +127,25 @@ def test_every_target(target: str, exported: Exported, tmp_path: Path):
 
 def test_several_targets_at_once(exported: Exported, tmp_path: Path):
     _check(_build(exported("tome"), tmp_path, precision="bf16", target_sm=("sm_86", "sm_120")))
+
+
+def test_without_details_there_is_no_listing(exported: Exported, tmp_path: Path):
+    """And none of an earlier engine of the same name stays behind."""
+    _build(exported("none"), tmp_path)
+    assert layers_path(tmp_path / "tiny.plan").is_file()
+    result = _build(exported("none"), tmp_path, options=Options(profiling_verbosity="none"))
+    _check(result)
+    assert result.record.kernels is None
+
+
+@pytest.mark.parametrize("options", [Options(strip_weights=True), Options(refittable=True)])
+def test_refitting_needs_a_gpu_to_build(options: Options, exported: Exported, tmp_path: Path):
+    if gpu_or_none() is not None:
+        pytest.skip("there is a GPU here")
+    flag = "strip-weights" if options.strip_weights else "refittable"
+    with pytest.raises(ExportError, match=f"TensorRT-RTX needs a GPU for --{flag}"):
+        _build(exported("none"), tmp_path, options=options)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_targets_that_cannot_be(exported: Exported, tmp_path: Path):

@@ -116,3 +116,13 @@ def test_an_engine_that_does_not_load_says_why(tmp_path: Path, monkeypatch: pyte
 def test_too_little_memory_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(EnvironmentMissing, match=r"CUDA failed in cudaMalloc \(out of memory\)\. Use a smaller batch"):
         _open(tmp_path, monkeypatch, limit=100)
+
+
+@pytest.mark.parametrize(("chosen", "budget"), [(None, 1 << 19), (4096, 4096)])
+def test_streamed_weights_have_a_budget_before_there_is_a_context(
+    chosen: int | None, budget: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """TensorRT's own, or the caller's; the stand-in refuses a context without one."""
+    module = use_fakes(monkeypatch, FakeCuda(), streamable=1 << 20)
+    open_runner(fake_engine(tmp_path), weight_budget=chosen)
+    assert module.weight_budget == budget

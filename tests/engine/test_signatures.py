@@ -35,12 +35,17 @@ HOLDERS = {
     "runtime": "Runtime",
     "_runtime": "Runtime",
     "_engine": "ICudaEngine",
-    "engine": "ICudaEngine",
     "_context": "IExecutionContext",
     "flags": "BuilderFlag",
     "kinds": "ILogger.Severity",
     "tensor": "ITensor",
     "profile": "IOptimizationProfile",
+    "engine": "ICudaEngine",
+    "context": "IExecutionContext",
+    "inspector": "EngineInspector",
+    "refitter": "Refitter",
+    "parser_refitter": "OnnxParserRefitter",
+    "serialization": "ISerializationConfig",
 }
 # These names hold other things elsewhere.
 ONLY_IN = {
@@ -48,13 +53,22 @@ ONLY_IN = {
     "tensor": {"network.py"},
     "profile": {"network.py"},
     "network": {"network.py", "build.py"},
-    "runtime": {"session.py"},
-    "engine": {"memory.py"},
+    "runtime": set(),
     "config": {"network.py", "build.py"},
     "flags": {"network.py"},
+    "engine": {"inspector.py", "memory.py", "opening.py", "refit.py"},
+    "context": {"inspector.py"},
+    "inspector": {"inspector.py"},
 }
+# These names are of another class in one file.
+ELSEWHERE = {("runtime", "opening.py"): "Runtime", ("kinds", "refit.py"): "SerializationFlag"}
+# Looked up by name, because not every release has them: class, member, releases without it.
+OPTIONAL = (
+    ("ICudaEngine", "get_engine_stat", ("10.13",)),
+    ("EngineStat", "TOTAL_WEIGHTS_SIZE", ("10.13",)),
+    ("SerializationFlag", "INCLUDE_REFIT", ("10.13",)),
+)
 NOT_OF_THEM = {("module", "__version__"), ("network", "inputs"), ("network", "outputs"), ("network", "layers")}
-NOT_BEFORE_10_16 = {"get_engine_stat", "EngineStat", "TOTAL_WEIGHTS_SIZE"}  # the code asks whether they are there
 RTX_ONLY = {
     ("", "ComputeCapability"),
     ("IBuilderConfig", "num_compute_capabilities"),
@@ -99,6 +113,8 @@ def _name(node: ast.expr) -> str:
 def _owner(node: ast.expr, file: str) -> str | None:
     """The class behind an expression: a known variable, or an enum or class of the module."""
     name = _name(node)
+    if (name, file) in ELSEWHERE:
+        return ELSEWHERE[name, file]
     if name in HOLDERS and file in ONLY_IN.get(name, {file}) and not (name == "module" and file == "gpu.py"):
         return HOLDERS[name]
     if isinstance(node, ast.Attribute):
@@ -116,10 +132,11 @@ USES = _uses()
 
 def _check(names: Names, *, rtx: bool) -> None:
     problems = []
+    optional = {(owner, member) for owner, member, _ in OPTIONAL} | {("", "EngineStat")}
     for use in USES:
         if (use.owner, use.member) in RTX_ONLY and not rtx:
             continue
-        if use.member in NOT_BEFORE_10_16 and "EngineStat" not in names:
+        if (use.owner, use.member) in optional:
             continue
         if use.owner == "":
             known, signature = use.member in names, names.get(use.member, {}).get("__init__", "")
@@ -178,6 +195,19 @@ def test_the_reader_sees_our_calls():
         ("IExecutionContext", "execute_async_v3"),
         ("ITimingCache", "serialize"),
         ("ILogger.Severity", "INTERNAL_ERROR"),
+        ("EngineInspector", "get_engine_information"),
+        ("LayerInformationFormat", "JSON"),
+        ("IExecutionContext", "report_to_profiler"),
+        ("IExecutionContext", "profiler"),
+        ("IProfiler", "__init__"),
+        ("ICudaEngine", "get_device_memory_size_for_profile_v2"),
+        ("ICudaEngine", "get_tensor_profile_shape"),
+        ("OnnxParserRefitter", "refit_from_bytes"),
+        ("Refitter", "get_missing_weights"),
+        ("SerializationFlag", "EXCLUDE_WEIGHTS"),
+        ("ISerializationConfig", "clear_flag"),
+        ("ICudaEngine", "serialize_with_config"),
+        ("BuilderFlag", "REFIT"),
     ):
         assert expected in seen
     assert len(seen) > 50
@@ -199,6 +229,10 @@ def test_full_tensorrt(release: str):
     assert set(_VERBOSITY.values()) <= set(names["ProfilingVerbosity"])
     for callback in ("phase_start", "step_complete", "phase_finish"):
         assert callback in names["IProgressMonitor"]
+    assert _takes(names["IProfiler"]["report_layer_time"], 2)
+    for owner, member, without in OPTIONAL:
+        assert (member in names.get(owner, {})) != release[2:].startswith(without), (owner, member)
+    assert _takes(names["ICudaEngine"].get("get_engine_stat", "get_engine_stat(self: X, stat: Y) -> int"), 1)
 
 
 @needs_rtx
@@ -207,6 +241,7 @@ def test_tensorrt_rtx():
     _check(names, rtx=True)
     assert set(_VERBOSITY.values()) <= set(names["ProfilingVerbosity"])
     assert "SM89" in names["ComputeCapability"]
+    assert all(member in names[owner] for owner, member, _ in OPTIONAL)
 
 
 def test_cuda_runtime():

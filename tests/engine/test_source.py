@@ -113,7 +113,10 @@ def test_broken_files(damage: Callable[[Path, Path], None], message: str, tome: 
     [
         ({"inputs": 2}, r"takes x0 \(4-D\), x1 \(4-D\), not one batch of images"),
         ({"shape": ("n", 10)}, r"takes x0 \(2-D\), not one batch"),
-        ({"shape": ("n", 3, "h", "w")}, r"leaves dimension 2 of its images open.*--image-size"),
+        (
+            {"shape": ("n", 3, "h", "w")},
+            r"takes one image size, that of its position embeddings.*--image-size, and build one",
+        ),
     ],
 )
 def test_models_of_other_inputs(changes: dict, message: str):

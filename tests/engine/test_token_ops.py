@@ -209,6 +209,70 @@ def test_a_parser_that_does_not_find_the_plugins(build: Build, monkeypatch: pyte
         build(FakeBuilding(FakePlugins()))
 
 
+def test_the_sidecar_lists_plugin_layers_and_where_they_come_from(build: Build, library: Path, ptx: Path):
+    record = build(FakeBuilding(FakePlugins()))
+    creators = {"TokenMatch": "TokenMatchAot", "TokenReduce": "TokenReduceWeightedAot"}
+    assert [(layer.node, layer.creator) for layer in record.plugin_layers] == [
+        (f"block{block}/{op}", creator) for block in (0, 1) for op, creator in creators.items()
+    ]
+    assert {(layer.version, layer.namespace) for layer in record.plugin_layers} == {("1", NAMESPACE)}
+    assert {file.file for file in record.ptx} == {f"{op}.compute_75.ptx" for op in OPS}
+    assert {file.architecture for file in record.ptx} == {"compute_75"}
+    assert record.ptx[0].sha256 == sha256(ptx / record.ptx[0].file)
+    record = build(FakeBuilding(FakePlugins()), plugin=library)
+    assert {(layer.creator, layer.version, layer.namespace) for layer in record.plugin_layers} == {
+        ("TokenMatch", "1", "tmdeploy"),
+        ("TokenReduce", "1", "tmdeploy"),
+    }
+    assert record.ptx == ()
+    assert build(FakeBuilding(FakePlugins()), plugins="none").plugin_layers == ()
+
+
+COMPATIBLE = Options(version_compatible=True)
+
+
+def test_version_compatible_engines_have_no_ahead_of_time_plugins_unasked(build: Build):
+    module = FakeBuilding(FakePlugins())
+    record = build(module, options=COMPATIBLE)
+    _standard(module, record)
+    assert "VERSION_COMPATIBLE" in module.flags
+    (note,) = _about_plugins(record)
+    assert "NVIDIA does not say that ahead-of-time plugins run on later versions" in note
+    record = build(module, options=COMPATIBLE, plugins="aot")
+    assert record.vehicle is Vehicle.AOT
+    assert any("--version-compatible with ahead-of-time plugins" in note for note in record.notes)
+
+
+@pytest.mark.parametrize("embed", [False, True])
+def test_a_version_compatible_engine_with_a_library(embed: bool, build: Build, library: Path):
+    record = build(FakeBuilding(FakePlugins()), options=COMPATIBLE, plugin=library, embed_plugin=embed)
+    assert record.vehicle is Vehicle.LIBRARY
+    assert any("on later versions, too, the engine needs libtmdeploy_trt.so" in n for n in record.notes) is not embed
+
+
+@pytest.mark.parametrize("option", ["strip_weights", "refittable"])
+def test_a_lean_runtime_cannot_refit(option: str, build: Build):
+    with pytest.raises(UsageError, match=f"--version-compatible and --{option.replace('_', '-')} exclude each other"):
+        build(FakeBuilding(FakePlugins()), options=Options(version_compatible=True, **{option: True}))
+
+
+@pytest.mark.parametrize(
+    ("options", "flags"),
+    [
+        (Options(), set()),
+        (Options(strip_weights=True), {"STRIP_PLAN"}),
+        (Options(refittable=True), {"REFIT"}),
+        (Options(strip_weights=True, refittable=True), {"STRIP_PLAN", "REFIT"}),
+    ],
+)
+def test_flags_of_refitting(options: Options, flags: set[str], build: Build):
+    module = FakeBuilding(FakePlugins())
+    record = build(module, options=options)
+    assert module.flags == flags
+    assert record.stripped is options.strip_weights
+    assert record.graph_sha256 is not None
+
+
 def test_options_that_exclude_each_other(build: Build, library: Path):
     module = FakeBuilding(FakePlugins())
     for plugins in ("aot", "none"):

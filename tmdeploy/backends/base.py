@@ -110,6 +110,13 @@ class OpensParts(Protocol):
         ...
 
 
+@runtime_checkable
+class KeepsPlans(Protocol):
+    """What runners without `trace` say: why they cannot give their plans, as half a sentence."""
+
+    no_trace: str
+
+
 @dataclass(frozen=True)
 class BackendInfo:
     """A registered backend: its module has `open_runner(path, *, threads=None, **options) -> Runner`.

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tmdeploy.backends.base import Array, Trace
+from tmdeploy.engine.amounts import amounts_for, check_batch
 from tmdeploy.engine.compatibility import check_fit
 from tmdeploy.engine.device_array import LEGACY_STREAM, DeviceArray, device_array
 from tmdeploy.engine.memory import EngineMemory
 from tmdeploy.engine.session import Session
 from tmdeploy.engine.timing import EngineTimer
-from tmdeploy.errors import ArtifactError, DataError, UsageError
+from tmdeploy.errors import ArtifactError, DataError
 from tmdeploy.metadata import Preprocessing
 
 
@@ -28,12 +29,13 @@ class TensorrtRunner:
         metadata: Of the ONNX file it was built from; its schedule can be changed only if the engine has a range.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, weight_budget: int | None = None) -> None:
         self.path, self.name = path, path.name
+        self.no_trace = f"{path.name} is an engine, which keeps its plans to itself"
         start = perf_counter()
         self._fit = check_fit(path)
         self.record = record = self._fit.record
-        self._session = Session(path, self._fit)
+        self._session = Session(path, self._fit, weight_budget=weight_budget)
         self.load_seconds = perf_counter() - start
         ranged = record.schedule is not None
         self.metadata = None if record.model is None else record.model.model_copy(update={"runtime_schedule": ranged})
@@ -133,12 +135,7 @@ class TensorrtRunner:
         Raises:
             UsageError: No profile holds it.
         """
-        profiles = self.record.profiles
-        if not any(profile.min <= batch <= profile.max for profile in profiles):
-            raise UsageError(
-                f"{self.name} takes batch {', '.join(map(str, profiles))}, not {batch}",
-                remedy="Bench sizes it holds, or build it with another --profile",
-            )
+        check_batch(self.record, batch, name=self.name)
 
     def describe(self) -> dict[str, str]:
         """What runs."""
@@ -171,34 +168,20 @@ class TensorrtRunner:
             )
 
     def _amounts(self, schedule: Sequence[int] | None) -> tuple[int, ...] | None:
-        allowed = self.record.schedule
-        if allowed is None:
-            if schedule is None:
-                return None
-            raise UsageError(
-                f"{self.name} was built with a fixed schedule", remedy="Build it with --schedule-range to change it"
-            )
-        if schedule is None:
-            default = self.metadata.schedule if self.metadata is not None else allowed.opt
-            inside = all(a <= b <= c for a, b, c in zip(allowed.min, default, allowed.max, strict=True))
-            return default if inside else allowed.opt
-        chosen = tuple(schedule)
-        if len(chosen) != len(allowed.max):
-            raise UsageError(f"{len(chosen)} amounts for {len(allowed.max)} reduction steps of {self.name}")
-        if not all(a <= b <= c for a, b, c in zip(allowed.min, chosen, allowed.max, strict=True)):
-            raise UsageError(f"{self.name} was built for {allowed}", remedy="Stay inside, or build with a wider range")
-        return chosen
+        return amounts_for(self.record, schedule, name=self.name)
 
 
-def open_runner(path: Path, *, threads: int | None = None) -> TensorrtRunner:
+def open_runner(path: Path, *, threads: int | None = None, weight_budget: int | None = None) -> TensorrtRunner:
     """Load an engine.
 
     Args:
         path: `.plan` or `.engine`, with its sidecar.
         threads: Of no meaning on a GPU.
+        weight_budget: Bytes of weights to hold on the GPU, for an engine built with --weight-streaming; None leaves it
+            to TensorRT.
 
     Raises:
         ArtifactError: No engine, a damaged one, or one without its sidecar.
         EnvironmentMissing: TensorRT, its version, the plugin library or the GPU is not what the engine needs.
     """
-    return TensorrtRunner(path)
+    return TensorrtRunner(path, weight_budget=weight_budget)

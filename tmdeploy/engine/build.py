@@ -11,19 +11,23 @@ import onnx
 
 import tmdeploy
 from tmdeploy.engine import lowering
+from tmdeploy.engine.build_log import by_profile, read_io, read_layers, read_memory
 from tmdeploy.engine.cache import default_timing_cache, read_timing_cache, write_timing_cache
 from tmdeploy.engine.compatibility import host_platform
+from tmdeploy.engine.fingerprint import graph_sha256
 from tmdeploy.engine.flavour import Flavour, Log, Toolkit, open_toolkit
 from tmdeploy.engine.gpu import Gpu, find_gpu, gpu_or_none
-from tmdeploy.engine.kernels import count_kernels, read_kernels
+from tmdeploy.engine.kernels import count_kernels
+from tmdeploy.engine.layers import Layer, LayerFile, Listing, classified, write_layers
 from tmdeploy.engine.network import Prepared, configure, describe, parse_network, plugin_remedy
 from tmdeploy.engine.precision import convert
 from tmdeploy.engine.profiles import advice, check_clipping, parse_schedule
 from tmdeploy.engine.progress import Cancel, Tell, make_monitor, run_cancellable
 from tmdeploy.engine.request import BuildRequest, check_flavour, check_request
-from tmdeploy.engine.sidecar import EngineRecord, PluginRecord, Vehicle, write_sidecar
+from tmdeploy.engine.roles import node_roles
+from tmdeploy.engine.sidecar import EngineRecord, PluginRecord, Vehicle, step_blocks, write_sidecar
 from tmdeploy.engine.source import image_input, load_source
-from tmdeploy.engine.token_ops import lower_ops
+from tmdeploy.engine.token_ops import lower_ops, plugin_layers
 from tmdeploy.errors import ArtifactError, ExportError, UsageError
 from tmdeploy.files import atomic_path, sha256
 from tmdeploy.metadata import ArtifactMetadata
@@ -68,7 +72,8 @@ def build_engine(request: BuildRequest, tell: Tell = lambda _, __: None) -> Buil
     plugin = None
     if prepared.vehicle is Vehicle.LIBRARY and request.plugin is not None:
         plugin = PluginRecord(path=str(request.plugin), sha256=sha256(request.plugin), embedded=request.embed_plugin)
-    kernels = read_kernels(log.details)
+    layers = read_layers(log.details)
+    profiles = by_profile(layers, len(request.profiles))
     with atomic_path(request.output) as temporary:
         temporary.write_bytes(content)
         digest = sha256(temporary)
@@ -93,15 +98,20 @@ def build_engine(request: BuildRequest, tell: Tell = lambda _, __: None) -> Buil
         outputs=network.outputs,
         vehicle=prepared.vehicle,
         plugin=plugin,
+        plugin_layers=plugin_layers(prepared.model, prepared.plugin_nodes),
+        ptx=prepared.ptx,
         options=request.options,
         layers=network.layers,
-        kernels=count_kernels(kernels) if kernels else None,
+        kernels=count_kernels(layers if profiles is None else profiles[0]) if layers else None,
+        memory=read_memory(log.details),
+        graph_sha256=graph_sha256(prepared.model),
         build_seconds=round(seconds, 3),
         command=request.command,
         notes=tuple(notes),
         model=metadata,
     )
     write_sidecar(request.output, record)
+    write_layers(request.output, _layer_file(layers, prepared, record, log))
     return BuildResult(request.output, record)
 
 
@@ -155,8 +165,25 @@ def prepare(
         schedule=schedule,
         vehicle=lowered.vehicle,
         plugin_nodes=lowered.plugin_nodes,
+        ptx=lowered.ptx,
         notes=tuple(notes),
     )
+
+
+def _layer_file(layers: tuple[Layer, ...], prepared: Prepared, record: EngineRecord, log: Log) -> LayerFile | None:
+    """None where the log lists nothing, as with another profiling verbosity than detailed."""
+    if not layers:
+        return None
+    roles, blocks = node_roles(prepared.model), step_blocks(record)
+    judged = tuple(classified(layer, roles, blocks) for layer in layers)
+    profiles = by_profile(judged, len(record.profiles))
+    if profiles is None:
+        listings: tuple[Listing, ...] = (Listing(source="build log", layers=judged),)
+    else:
+        listings = tuple(
+            Listing(source="build log", profile=number, layers=part) for number, part in enumerate(profiles)
+        )
+    return LayerFile(engine_sha256=record.sha256, listings=listings, io=read_io(log.details), roles=roles)
 
 
 @dataclass(frozen=True)
@@ -170,7 +197,7 @@ def _build(
     prepared: Prepared, request: BuildRequest, toolkit: Toolkit, gpu: Gpu | None, tell: Tell, cancel: Cancel
 ) -> tuple[bytes, _Described, Log]:
     module = toolkit.module
-    log = Log(module, keep_details=request.options.profiling_verbosity == "detailed")
+    log = Log(module, keep_details=True)
     builder = module.Builder(log.logger)
     if builder is None:
         raise ExportError(f"{toolkit.title} cannot start ({log.reason()})", path=request.model)
@@ -244,8 +271,9 @@ def _build_remedy(log: Log, request: BuildRequest) -> str | None:
         return "sm_75 has no fp32 matrix products in TensorRT-RTX, and the planners need them: leave it out"
     if "HW-specific datatypes" in text:
         return "A GPU of --target-sm lacks this precision: leave it out, or choose another --precision"
-    if "CUDA_SUCCESS" in text and request.options.strip_weights:
-        return "TensorRT-RTX needs a GPU for --strip-weights: build on a machine with one"
+    if "CUDA_SUCCESS" in text and (request.options.strip_weights or request.options.refittable):
+        option = "--strip-weights" if request.options.strip_weights else "--refittable"
+        return f"TensorRT-RTX needs a GPU for {option}: build on a machine with one"
     if "out of memory" in text.lower():
         return "Give a smaller --workspace or --max-batch"
     return None

@@ -63,16 +63,26 @@ def read_engine(path: Path) -> EngineRecord:
     return record
 
 
-def check_fit(path: Path) -> Fit:
+def check_fit(path: Path, *, stripped: bool = False) -> Fit:
     """Make sure that an engine will run on this machine.
 
     What can be said without a GPU is said first.
 
+    Args:
+        path: The engine.
+        stripped: It may lack its weights, because it is about to get them.
+
     Raises:
-        ArtifactError: The files are damaged, or the plugin library is another one.
+        ArtifactError: The files are damaged, the engine has no weights, or the plugin library is another one.
         EnvironmentMissing: Another system, another TensorRT, no plugin library, no GPU, or another one.
     """
     record = read_engine(path)
+    if record.stripped and not stripped:
+        raise ArtifactError(
+            "was built with --strip-weights and has none",
+            path=path,
+            remedy=f"Give them to it: tmdeploy refit {path} {record.source_name}",
+        )
     if record.platform != host_platform():
         raise EnvironmentMissing(
             f"{path}: was built for {record.platform}, this is {host_platform()}",

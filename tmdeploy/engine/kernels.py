@@ -1,47 +1,13 @@
-"""Which kernels an engine consists of, and which of them are the merge step: read from the builder's verbose log.
-
-TensorRT-RTX's engine inspector needs a GPU; the log of a build with detailed profiling verbosity names every kernel
-and the ONNX nodes it came from, and needs none.
-"""
+"""How many kernels an engine consists of, and how many of them are the merge step."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable
 
 from pydantic import BaseModel, ConfigDict, Field
 
-_KERNEL = re.compile(r"^Name: (?P<name>[^,]+), LayerType: (?P<type>[^,]+),", re.MULTILINE)
-_NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
-_STEP = re.compile(r"^(block\d+)/(TokenMatch|TokenSelect|TokenReduce)")
-_HOST = {"shape_call"}  # arithmetic on shapes, launches nothing
-
-
-class Kernel(BaseModel):
-    """One launch.
-
-    Attributes:
-        name: TensorRT's.
-        type: `gemm`, `kgen` (generated), `runtime_fusion`, ...
-        nodes: Names of the ONNX nodes in it.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    type: str
-    nodes: tuple[str, ...] = ()
-
-    @property
-    def step_nodes(self) -> tuple[str, ...]:
-        """Those that belong to a reduction step."""
-        return tuple(node for node in self.nodes if _STEP.match(node))
-
-    @property
-    def launches(self) -> bool:
-        """Whether it runs on the GPU."""
-        return self.type not in _HOST
+from tmdeploy.engine.layers import Layer
 
 
 class StepKernels(BaseModel):
@@ -65,32 +31,19 @@ class KernelCount(BaseModel):
     steps: tuple[StepKernels, ...] = ()
 
 
-def read_kernels(messages: Iterable[str]) -> tuple[Kernel, ...]:
-    """Kernels in the order they run, from a builder's verbose messages; empty if they list none."""
-    found: list[Kernel] = []
-    for message in messages:
-        for line in message.splitlines():
-            match = _KERNEL.match(line)
-            if match:
-                _, _, metadata = line.rpartition("Metadata:")
-                nodes = tuple(dict.fromkeys(_NODE.findall(metadata)))
-                found.append(Kernel(name=match["name"].strip(), type=match["type"].strip(), nodes=nodes))
-    return tuple(found)
-
-
-def count_kernels(kernels: Iterable[Kernel]) -> KernelCount:
+def count_kernels(layers: Iterable[Layer]) -> KernelCount:
     """Totals, and the share of every reduction step."""
-    launched = [kernel for kernel in kernels if kernel.launches]
+    launched = [layer for layer in layers if layer.launches]
     only: Counter[int] = Counter()
     shared: Counter[int] = Counter()
-    for kernel in launched:
-        blocks = {int(node.partition("/")[0].removeprefix("block")) for node in kernel.step_nodes}
+    for layer in launched:
+        blocks = {int(node.partition("/")[0].removeprefix("block")) for node in layer.step_nodes}
         for block in blocks:
-            (only if len(kernel.step_nodes) == len(kernel.nodes) else shared)[block] += 1
+            (only if len(layer.step_nodes) == len(layer.nodes) else shared)[block] += 1
     return KernelCount(
         total=len(launched),
-        fused_attention=sum("_mha_" in kernel.name for kernel in launched),
-        types=dict(Counter(kernel.type for kernel in launched).most_common()),
+        fused_attention=sum("_mha_" in layer.name for layer in launched),
+        types=dict(Counter(layer.type for layer in launched).most_common()),
         steps=tuple(
             StepKernels(block=block, only=only[block], shared=shared[block]) for block in sorted({*only, *shared})
         ),

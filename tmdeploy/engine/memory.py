@@ -16,6 +16,7 @@ class EngineMemory:
         profiles: The same, of each profile.
         buffers: Inputs and outputs on the device, for the largest batch; ours.
         streamable: Weights that can stay on the host and be streamed; 0 unless built with --weight-streaming.
+        streaming: On the device, to stream them through.
     """
 
     weights: int | None
@@ -23,16 +24,17 @@ class EngineMemory:
     profiles: tuple[int, ...]
     buffers: int
     streamable: int
+    streaming: int
 
 
-def engine_memory(module: Any, engine: Any, profiles: int, buffers: int) -> EngineMemory:
+def engine_memory(module: Any, engine: Any, profiles: int, *, buffers: int = 0) -> EngineMemory:
     """Ask an engine.
 
     Args:
         module: The TensorRT.
         engine: Deserialised.
         profiles: How many it has.
-        buffers: Bytes of inputs and outputs.
+        buffers: Bytes of inputs and outputs, where they are allocated.
     """
     weights = None
     if hasattr(engine, "get_engine_stat"):  # not in 10.13
@@ -43,4 +45,5 @@ def engine_memory(module: Any, engine: Any, profiles: int, buffers: int) -> Engi
         profiles=tuple(int(engine.get_device_memory_size_for_profile_v2(number)) for number in range(profiles)),
         buffers=buffers,
         streamable=int(engine.streamable_weights_size),
+        streaming=int(engine.weight_streaming_scratch_memory_size),
     )

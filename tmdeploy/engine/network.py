@@ -12,7 +12,7 @@ import onnx
 from tmdeploy.engine.flavour import Flavour, Log, Toolkit
 from tmdeploy.engine.profiles import ScheduleRange
 from tmdeploy.engine.request import BuildRequest
-from tmdeploy.engine.sidecar import Tensor, Vehicle
+from tmdeploy.engine.sidecar import PtxRecord, Tensor, Vehicle
 from tmdeploy.errors import CheckFailed, ExportError, UsageError
 from tmdeploy.tensorrt_plugin import require_plugin_layers
 
@@ -31,6 +31,7 @@ class Prepared:
         schedule: Range of the runtime schedule; None: it is a constant.
         vehicle: What carries the ops of the domain.
         plugin_nodes: Names of the nodes that have to become plugin layers.
+        ptx: Kernels that ahead-of-time plugins bring.
         notes: Sentences for the user.
     """
 
@@ -40,6 +41,7 @@ class Prepared:
     schedule: ScheduleRange | None
     vehicle: Vehicle
     plugin_nodes: tuple[str, ...]
+    ptx: tuple[PtxRecord, ...]
     notes: tuple[str, ...]
 
 
@@ -84,7 +86,8 @@ def configure(prepared: Prepared, request: BuildRequest, builder: Any, toolkit: 
     wanted = {
         flags.TF32: prepared.precision == "tf32",
         flags.VERSION_COMPATIBLE: options.version_compatible,
-        flags.STRIP_PLAN: options.strip_weights,
+        flags.STRIP_PLAN: options.strip_weights,  # implies REFIT_IDENTICAL where no way of refitting is named
+        flags.REFIT: options.refittable,
         flags.WEIGHT_STREAMING: options.weight_streaming,
     }
     for flag, on in wanted.items():

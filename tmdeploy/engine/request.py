@@ -75,6 +75,13 @@ def check_request(request: BuildRequest) -> None:
         raise UsageError(f"--workspace {options.workspace_mib}: at least 1 MiB")
     if options.strip_weights and options.weight_streaming:
         raise UsageError("--strip-weights and --weight-streaming exclude each other: a stripped engine has no weights")
+    if options.version_compatible and (options.strip_weights or options.refittable):
+        which = "--strip-weights" if options.strip_weights else "--refittable"
+        raise UsageError(
+            f"--version-compatible and {which} exclude each other: the lean runtime that such an engine runs on cannot "
+            "refit it",
+            remedy="Leave out one of them",
+        )
     if request.plugins not in PLUGINS:
         raise UsageError(f"--plugins {request.plugins}: choose from {', '.join(PLUGINS)}")
     if request.plugin is not None and request.plugins != "auto":
@@ -97,6 +104,14 @@ def check_flavour(request: BuildRequest, flavour: Flavour) -> list[str]:
     """
     notes: list[str] = []
     if flavour is Flavour.TENSORRT:
+        if request.options.version_compatible and request.plugins == "aot":
+            notes.append(
+                "--version-compatible with ahead-of-time plugins: NVIDIA does not say that they run on later versions"
+            )
+        if request.options.version_compatible and request.plugin is not None and not request.embed_plugin:
+            notes.append(
+                f"on later versions, too, the engine needs {request.plugin.name} beside it; --embed-plugin carries it"
+            )
         if request.target_sm:
             raise UsageError(
                 "--target-sm: full TensorRT builds for the GPU it runs on",

@@ -19,6 +19,7 @@ from tmdeploy.engine.device import Buffer, Capture, Device
 from tmdeploy.engine.device_array import LEGACY_STREAM, DeviceArray
 from tmdeploy.engine.flavour import Log
 from tmdeploy.engine.memory import EngineMemory, engine_memory
+from tmdeploy.engine.opening import open_engine
 from tmdeploy.errors import ArtifactError, DataError
 
 _TYPES = {
@@ -57,6 +58,7 @@ class Session:
         path: The engine.
         fit: What `check_fit` found.
         graphs: Capture a CUDA graph for every shape, and launch that from the second call on.
+        weight_budget: As for `open_engine`.
 
     Attributes:
         device: The CUDA runtime on the engine's GPU.
@@ -68,24 +70,11 @@ class Session:
         EnvironmentMissing: CUDA failed, such as for want of memory.
     """
 
-    def __init__(self, path: Path, fit: Fit, *, graphs: bool = True) -> None:
-        module = fit.toolkit.module
-        self._path, self._record, self._log = path, fit.record, Log(module)
-        self._module = module
+    def __init__(self, path: Path, fit: Fit, *, graphs: bool = True, weight_budget: int | None = None) -> None:
+        self._path, self._record, self._log = path, fit.record, Log(fit.toolkit.module)
+        self._module = fit.toolkit.module
         self.device = Device(fit.gpu.index)
-        runtime = module.Runtime(self._log.logger)
-        if fit.plugin is not None and runtime.get_plugin_registry().load_library(str(fit.plugin)) is None:
-            raise ArtifactError(f"cannot be loaded ({self._log.reason()})", path=fit.plugin)
-        if fit.record.plugin is not None and fit.record.plugin.embedded:
-            runtime.engine_host_code_allowed = True
-        self._runtime = runtime
-        self._engine = runtime.deserialize_cuda_engine(path.read_bytes())
-        if self._engine is None:
-            raise ArtifactError(
-                f"{fit.toolkit.title} does not load it ({self._log.reason()})",
-                path=path,
-                remedy=f"Build it again: {fit.record.command}",
-            )
+        self._runtime, self._engine = open_engine(path, fit, self._log, weight_budget=weight_budget)
         self._context = self._engine.create_execution_context()
         if self._context is None:
             raise ArtifactError(f"{fit.toolkit.title} cannot prepare it ({self._log.reason()})", path=path)
@@ -111,6 +100,15 @@ class Session:
             self._context.set_tensor_address(name, buffer.device)
         for name, values in self._shape_values.items():  # read on the host, while shapes are inferred
             self._context.set_tensor_address(name, values.ctypes.data)
+
+    def profile_with(self, profiler: Any) -> None:
+        """Have TensorRT time every layer of the coming calls of `run`; the times arrive with `report_profile`."""
+        self._context.enqueue_emits_profile = False
+        self._context.profiler = profiler
+
+    def report_profile(self) -> bool:
+        """Hand the layer times of the last `run` to the profiler; False if TensorRT has none."""
+        return bool(self._context.report_to_profiler())
 
     def run(self, images: NDArray[np.generic], schedule: Sequence[int] | None) -> dict[str, NDArray[Any]]:
         """One batch that a profile holds; fewer images than its smallest batch are padded with zeros.
@@ -235,7 +233,7 @@ class Session:
     def memory(self) -> EngineMemory:
         """What the engine says it needs."""
         buffers = sum(buffer.bytes for buffer in self._buffers.values())
-        return engine_memory(self._module, self._engine, len(self._record.profiles), buffers)
+        return engine_memory(self._module, self._engine, len(self._record.profiles), buffers=buffers)
 
     def profile_for(self, batch: int) -> int:
         """The profile that is tuned for the size nearest to this one, among those that hold it.

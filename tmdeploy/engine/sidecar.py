@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from tmdeploy.engine.build_log import BuildMemory
 from tmdeploy.engine.flavour import Flavour
 from tmdeploy.engine.kernels import KernelCount
 from tmdeploy.engine.profiles import BatchRange, ScheduleRange
@@ -47,6 +48,32 @@ class PluginRecord(_Frozen):
     embedded: bool = Field(description="the engine carries it, so the file is not needed")
 
 
+class PluginLayer(_Frozen):
+    """A node that became a plugin layer, and the creator that TensorRT looks up for it."""
+
+    node: str
+    creator: str
+    version: str
+    namespace: str
+
+
+class PtxRecord(_Frozen):
+    """A file of kernels that ahead-of-time plugins put into the engine."""
+
+    file: str
+    sha256: str
+    architecture: str = Field(description="such as compute_75")
+
+
+class RefitRecord(_Frozen):
+    """Where the weights came from, for an engine that got them after it was built."""
+
+    source_name: str
+    source_sha256: str
+    engine_sha256: str = Field(description="of the engine that was refitted")
+    command: str
+
+
 class Options(_Frozen):
     """How it was built, by trtexec's words."""
 
@@ -55,6 +82,7 @@ class Options(_Frozen):
     version_compatible: bool = False
     hardware_compatible: Literal["none", "ampere+", "same-cc"] = "none"
     strip_weights: bool = False
+    refittable: bool = Field(default=False, description="takes other weights than those it was built with")
     weight_streaming: bool = False
     profiling_verbosity: Literal["none", "layer-names-only", "detailed"] = "detailed"
 
@@ -84,13 +112,28 @@ class EngineRecord(_Frozen):
     outputs: tuple[Tensor, ...]
     vehicle: Vehicle = Field(default=Vehicle.NONE, description="of the ops of the domain, where they are plugins")
     plugin: PluginRecord | None = None
+    plugin_layers: tuple[PluginLayer, ...] = ()
+    ptx: tuple[PtxRecord, ...] = Field(default=(), description="of ahead-of-time plugins")
     options: Options = Options()
     layers: int = Field(description="of the network, before TensorRT fused them")
-    kernels: KernelCount | None = Field(default=None, description="from the build log; none if it does not list them")
+    kernels: KernelCount | None = Field(default=None, description="of the first profile, by the build log")
+    memory: BuildMemory | None = Field(default=None, description="by the build log")
+    graph_sha256: str | None = Field(default=None, description="of the graph without weights, as it was parsed")
+    refit: RefitRecord | None = None
     build_seconds: float
     command: str = Field(description="makes it again")
     notes: tuple[str, ...] = ()
     model: ArtifactMetadata | None = Field(default=None, description="of the ONNX file; none for a foreign one")
+
+    @property
+    def stripped(self) -> bool:
+        """Whether it has no weights, so that it cannot run before it is refitted."""
+        return self.options.strip_weights and self.refit is None
+
+
+def step_blocks(record: EngineRecord) -> tuple[int, ...]:
+    """Block of every reduction step; empty for a foreign file."""
+    return record.model.layers if record.model is not None else ()
 
 
 def sidecar_path(engine: Path) -> Path:

@@ -68,9 +68,10 @@ def image_input(model: onnx.ModelProto, metadata: ArtifactMetadata | None, path:
     open_sides = [axis for axis, side in enumerate(shapes[0]) if axis > 0 and not side.HasField("dim_value")]
     if open_sides:
         raise ArtifactError(
-            f"leaves dimension {open_sides[0]} of its images open, and tmdeploy builds for one image size",
+            f"leaves dimension {open_sides[0]} of its images open; an engine takes one image size, that of its "
+            "position embeddings",
             path=path,
-            remedy="Export it with --image-size",
+            remedy="Export it with --image-size, and build one engine for each size",
         )
     found: onnx.ValueInfoProto = inputs[0]
     return found

@@ -10,12 +10,17 @@ from tmdeploy.engine import lowering
 from tmdeploy.engine.flavour import Flavour, Toolkit
 from tmdeploy.engine.gpu import Gpu
 from tmdeploy.engine.request import BuildRequest
-from tmdeploy.engine.sidecar import Vehicle
+from tmdeploy.engine.sidecar import PluginLayer, PtxRecord, Vehicle
 from tmdeploy.errors import EnvironmentMissing, UnsupportedModel
+from tmdeploy.files import sha256
 from tmdeploy.ops import DOMAIN
 from tmdeploy.tensorrt_plugin import PtxLibrary, mark_nodes, register_plugins
 
 _AMPERE = (8, 0)
+_NOT_COMPATIBLE = (
+    "--version-compatible: built from the function bodies (portable lowering), because NVIDIA does not say that "
+    "ahead-of-time plugins run on later versions; --plugins aot takes them all the same"
+)
 
 
 @dataclass(frozen=True)
@@ -27,12 +32,14 @@ class Lowered:
         vehicle: What carries the ops of the domain.
         plugin_nodes: Names of the nodes that have to become plugin layers.
         notes: Sentences for the user.
+        ptx: Kernels that ahead-of-time plugins bring.
     """
 
     model: onnx.ModelProto
     vehicle: Vehicle
     plugin_nodes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    ptx: tuple[PtxRecord, ...] = ()
 
 
 def lower_ops(model: onnx.ModelProto, request: BuildRequest, toolkit: Toolkit, gpu: Gpu | None) -> Lowered:
@@ -57,6 +64,8 @@ def lower_ops(model: onnx.ModelProto, request: BuildRequest, toolkit: Toolkit, g
             notes = ("TensorRT-RTX has no plugins: built from the function bodies (portable lowering)",)
     elif request.plugin is not None:
         return Lowered(model, Vehicle.LIBRARY, lowering.mark_plugins(model))
+    elif request.plugins == "auto" and request.options.version_compatible:
+        notes = (_NOT_COMPATIBLE,)
     elif request.plugins != "none":
         try:
             return _ahead_of_time(model, request, gpu)
@@ -85,7 +94,27 @@ def _ahead_of_time(model: onnx.ModelProto, request: BuildRequest, gpu: Gpu | Non
             f"this TensorRT does not take the plugins ({type(error).__name__}: {first})",
             remedy="Use the C++ plugin library (--plugin)",
         ) from error
-    return Lowered(marked, Vehicle.AOT, nodes)
+    ptx = tuple(
+        PtxRecord(file=path.name, sha256=sha256(path), architecture=path.stem.rpartition(".")[2])
+        for path in library.paths.values()
+    )
+    return Lowered(marked, Vehicle.AOT, nodes, ptx=ptx)
+
+
+def plugin_layers(model: onnx.ModelProto, nodes: tuple[str, ...]) -> tuple[PluginLayer, ...]:
+    """What TensorRT's parser looks up for the plugin nodes: by type, `plugin_version` and `plugin_namespace`.
+
+    Args:
+        model: As the parser gets it.
+        nodes: Names of its plugin nodes.
+    """
+    found = []
+    for node in model.graph.node:
+        if node.name in nodes:
+            texts = {a.name: a.s.decode() for a in node.attribute if a.type == onnx.AttributeProto.STRING}
+            version, namespace = texts.get("plugin_version", "1"), texts.get("plugin_namespace", "")
+            found.append(PluginLayer(node=node.name, creator=node.op_type, version=version, namespace=namespace))
+    return tuple(found)
 
 
 def _standard(model: onnx.ModelProto) -> onnx.ModelProto:

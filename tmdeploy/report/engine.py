@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from tmdeploy.engine.build import BuildResult
 
 
-def build_document(result: BuildResult) -> dict[str, Any]:
-    """JSON, schema `tmdeploy.build/1`."""
+def build_document(result: BuildResult, *, schema: str = "tmdeploy.build/1") -> dict[str, Any]:
+    """JSON, schema `tmdeploy.build/1` or `tmdeploy.refit/1`."""
     return {
-        "schema": "tmdeploy.build/1",
+        "schema": schema,
         "path": str(result.path),
         "sidecar": str(sidecar_path(result.path)),
         "engine": result.record.model_dump(mode="json", by_alias=True),
@@ -46,8 +46,9 @@ def engine_table(path: Path, record: EngineRecord, *, title: str) -> Table:
     table.add_row("reduction runs as", _lowering_text(record))
     if record.kernels is not None:
         steps = [step.only for step in record.kernels.steps]
+        which = f" in profile 0 (batch {record.profiles[0]})" if len(record.profiles) > 1 else ""
         per_step = f", {min(steps)} to {max(steps)} of them for each reduction step alone" if steps else ""
-        table.add_row("kernels", f"{record.kernels.total}{per_step}")
+        table.add_row("kernels", f"{record.kernels.total}{which}{per_step}")
         if record.model is not None:
             depth = record.model.architecture["depth"]
             table.add_row("attention fused", f"in {record.kernels.fused_attention} of {depth} blocks")
@@ -55,6 +56,10 @@ def engine_table(path: Path, record: EngineRecord, *, title: str) -> Table:
     if options:
         table.add_row("options", ", ".join(f"{name.replace('_', '-')} {value}" for name, value in options.items()))
     table.add_row("build", f"{record.build_seconds:.1f} s from {record.source_name}")
+    if record.stripped:
+        table.add_row("weights", f"none: tmdeploy refit {path} {record.source_name} puts them in")
+    elif record.refit is not None:
+        table.add_row("weights", f"of {record.refit.source_name}, sha256 {record.refit.source_sha256[:16]}…, refitted")
     for note in record.notes:
         table.add_row("note", note)
     return table

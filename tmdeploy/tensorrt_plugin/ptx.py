@@ -125,6 +125,11 @@ class PtxLibrary:
                 )
             self._paths[op] = found[min(usable) if most is None else max(usable)]
 
+    @property
+    def paths(self) -> dict[str, Path]:
+        """The chosen file of `match`, `select` and `reduce`."""
+        return dict(self._paths)
+
     def file(self, op: str) -> PtxFile:
         """The kernels of `match`, `select` or `reduce`."""
         if op not in self._files:

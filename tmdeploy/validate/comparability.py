@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from tmdeploy.backends.base import Runner
+from tmdeploy.backends.base import KeepsPlans, Runner
 from tmdeploy.recipe import Recipe
 
 
@@ -26,7 +26,18 @@ class Comparability:
 
 
 def comparability(reference: Runner, candidate: Runner) -> Comparability:
-    """Compare what the two say about themselves."""
+    """Compare what the two say about themselves.
+
+    Where only the plans are out of reach, as in an engine, both still run with the same schedule.
+    """
+    found = _comparability(reference, candidate)
+    for runner in (candidate, reference):
+        if found.problem is None and isinstance(runner, KeepsPlans):
+            return replace(found, problem=runner.no_trace)
+    return found
+
+
+def _comparability(reference: Runner, candidate: Runner) -> Comparability:
     ours, theirs = recipe_of(reference), recipe_of(candidate)
     reduces = ours is not None and bool(ours.layers)
     for runner, recipe in ((candidate, theirs), (reference, ours)):

@@ -36,12 +36,13 @@ class Limits:
         """Fill in what was left open.
 
         Args:
-            precision: The candidate's: `fp32`, `fp16` or `bf16`.
+            precision: The candidate's: `fp32`, `tf32` (an engine's), `fp16` or `bf16`.
             logits: The reference's.
         """
         largest = max(1.0, float(np.abs(logits).max(initial=0.0)))
         atol, op_rtol, tie_gap, signal_rtol = {
             "fp16": (0.02 * largest, 2e-3, 5e-3, 2e-2),
+            "tf32": (0.02 * largest, 2e-3, 5e-3, 2e-2),  # products of numbers with fp16's mantissa
             "bf16": (0.1 * largest, 1e-2, 2e-2, 1e-1),
         }.get(precision, (1e-4, 1e-5, 1e-5, 1e-4))
         return ResolvedLimits(

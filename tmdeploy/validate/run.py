@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tmdeploy
-from tmdeploy.backends.base import OpensParts, Runner, Trace
-from tmdeploy.errors import ArtifactError, DataError
+from tmdeploy.backends.base import KeepsPlans, OpensParts, Runner, Trace
+from tmdeploy.errors import ArtifactError, DataError, UsageError
 from tmdeploy.preprocessing import normalise
 from tmdeploy.validate.checks import all_checks
 from tmdeploy.validate.comparability import Comparability, comparability
@@ -52,12 +52,17 @@ def validate(
 
     Raises:
         DataError: No images.
-        UsageError: A schedule that one of the models cannot run with.
+        UsageError: A schedule that one of the models cannot run with, or a limit of a level that cannot be judged.
     """
+    limits = limits or Limits()
+    keeps = [runner for runner in (candidate, reference) if isinstance(runner, KeepsPlans)]
+    _check_levels(keeps, limits)
     plans = comparability(reference, candidate)
     forcing, no_numeric = (None, plans.problem) if plans.problem else _teacher_forcing(candidate)
     sizes, notes = _possible_sizes(reference, candidate, batch_sizes)
-    work = _Work(reference, candidate, plans, forcing, limits or Limits(), Comparison())
+    if keeps and plans.reference_reduces:
+        notes += ("images that another plan was made for, near-ties too, count in the logits error: see --atol",)
+    work = _Work(reference, candidate, plans, forcing, limits, Comparison())
     count = 0
     for portion in samples.portions(max(sizes) * max(1, _PORTION // max(sizes))):
         if count == 0:
@@ -176,6 +181,17 @@ def _teacher_forcing(candidate: Runner) -> tuple[TeacherForcing | None, str | No
         return TeacherForcing(candidate.path, candidate.metadata, candidate), None
     except ArtifactError as error:
         return None, error.message
+
+
+def _check_levels(keeps: Sequence[KeepsPlans], limits: Limits) -> None:
+    """Refuse limits of the levels that need plans, where a model does not give them."""
+    asked = {"--op-rtol": limits.op_rtol, "--tie-gap": limits.tie_gap}
+    for option, value in asked.items():
+        if keeps and value is not None:
+            raise UsageError(
+                f"{option}: {keeps[0].no_trace}, so neither ops nor decisions can be judged",
+                remedy="Leave it out, or validate the .onnx that the engine was built from",
+            )
 
 
 def _possible_sizes(

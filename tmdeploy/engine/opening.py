@@ -1,0 +1,45 @@
+"""Loading an engine's file into TensorRT: plugin library, trust, deserialisation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tmdeploy.engine.compatibility import Fit
+from tmdeploy.engine.flavour import Log
+from tmdeploy.errors import ArtifactError
+
+
+def open_engine(path: Path, fit: Fit, log: Log, *, weight_budget: int | None = None) -> tuple[Any, Any]:
+    """Deserialise an engine.
+
+    Args:
+        path: The engine.
+        fit: What `check_fit` found.
+        log: Where TensorRT's reasons go.
+        weight_budget: Bytes of streamable weights to hold on the GPU, for an engine built with --weight-streaming; None
+            leaves it to TensorRT, which looks at the free memory.
+
+    Returns:
+        Runtime and engine; the engine needs the runtime as long as it lives.
+
+    Raises:
+        ArtifactError: The plugin library or the engine cannot be loaded after all.
+    """
+    runtime = fit.toolkit.module.Runtime(log.logger)
+    if fit.plugin is not None and runtime.get_plugin_registry().load_library(str(fit.plugin)) is None:
+        raise ArtifactError(f"cannot be loaded ({log.reason()})", path=fit.plugin)
+    record = fit.record
+    if record.options.version_compatible or (record.plugin is not None and record.plugin.embedded):
+        runtime.engine_host_code_allowed = True  # the engine brings a lean runtime or a library, which are code
+    engine = runtime.deserialize_cuda_engine(path.read_bytes())
+    if engine is None:
+        raise ArtifactError(
+            f"{fit.toolkit.title} does not load it ({log.reason()})",
+            path=path,
+            remedy=f"Build it again: {record.command}",
+        )
+    if engine.streamable_weights_size > 0:  # to be said before there is a context
+        automatic = engine.get_weight_streaming_automatic_budget()
+        engine.weight_streaming_budget_v2 = automatic if weight_budget is None else weight_budget
+    return runtime, engine
