@@ -1,4 +1,4 @@
-"""The option that chooses who runs an .onnx, in its two forms: one backend, or several side by side."""
+"""The option that chooses who runs an .onnx, in its forms: of one model, of the judged one, several side by side."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from tmdeploy.errors import UsageError
 _NAMES = "onnxruntime (default), onnxruntime-cuda, onnxruntime-tensorrt, openvino, openvino:bf16"
 
 BackendOption = Annotated[str | None, typer.Option("--backend", metavar="NAME", help=f"Runs an .onnx: {_NAMES}.")]
+CandidateOption = Annotated[
+    str | None, typer.Option("--backend", metavar="NAME", help=f"Runs the candidate, an .onnx: {_NAMES}.")
+]
 BackendsOption = Annotated[
     str | None,
     typer.Option("--backend", metavar="NAMES", help=f"Run an .onnx, one arm each, separated by commas: {_NAMES}."),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .backend_option import BackendOption
+from .backend_option import CandidateOption
 from .console import ArchOption, JsonOption, NumHeadsOption, Output, ThreadsOption, TrustOption, progress, warn_skipped
 from .native_option import NativeOption
 from .numbers import batch_sizes, schedules
@@ -36,7 +36,7 @@ def validate(
     min_p: Annotated[float, typer.Option(help="McNemar p-value below which an accuracy drop fails.")] = 0.05,
     arch: ArchOption = None,
     num_heads: NumHeadsOption = None,
-    backend: BackendOption = None,
+    backend: CandidateOption = None,
     threads: ThreadsOption = None,
     native: NativeOption = True,
     trust_checkpoint: TrustOption = False,

@@ -140,8 +140,8 @@ class OnnxRuntimeTensorrtRunner(OnnxRuntimeRunner):
         proto, metadata = self._load()
         if metadata is not None and metadata.precision != "fp32":
             raise UsageError(
-                f"{self.name} is {metadata.precision}, and ONNX Runtime's TensorRT provider cannot keep its planners in "
-                "fp32: its networks are weakly typed",
+                f"{self.name} is {metadata.precision}, and ONNX Runtime's TensorRT provider has weakly typed networks "
+                "only, which do not keep planners in fp32",
                 remedy="Build an engine (tmdeploy build), or run it with --backend onnxruntime-cuda",
             )
         images = image_input(proto, metadata, self.path)

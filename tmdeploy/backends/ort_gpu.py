@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from tmdeploy.backends.ort_packages import CUDA, check_offered, load_libraries, 
 from tmdeploy.backends.ort_placement import RECORD, Placement, listed
 from tmdeploy.errors import EnvironmentMissing
 from tmdeploy.metadata import ArtifactMetadata
-from tmdeploy.native.library import NativeLibrary, ort_library
+from tmdeploy.native.library import NativeLibrary, has_cuda_kernels, ort_library
 
 _SILENT, _USUAL = 4, 2  # severities of ONNX Runtime's log
 BUILD_COMMAND = "tmdeploy plugins build --ort --cuda"
@@ -33,14 +32,6 @@ def cuda_options(device_id: int) -> dict[str, str]:
         # A captured graph holds for one set of shapes; batch and schedule are open.
         "enable_cuda_graph": "0",
     }
-
-
-def has_cuda_kernels(library: Path) -> bool:
-    """Whether the custom-op library was built with kernels for the CUDA provider: they are registered by its name."""
-    if library.stat().st_size == 0:
-        return False
-    with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return content.find(CUDA.encode() + b"\0") >= 0
 
 
 class GpuTarget:

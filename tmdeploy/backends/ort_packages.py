@@ -86,6 +86,26 @@ def missing(runtime: Any, provider: str, reason: str) -> EnvironmentMissing:
     return EnvironmentMissing(f"ONNX Runtime's {provider} does not start ({reason})", remedy=_remedy(runtime, reason))
 
 
+def trial(provider: str) -> str:
+    """Try a provider in another process.
+
+    Returns:
+        Version, that it ran, and which packages overwrite each other.
+
+    Raises:
+        EnvironmentMissing: It is not in the package, or does not start.
+        ModuleNotFoundError: ONNX Runtime is not installed.
+    """
+    import onnxruntime
+
+    check_offered(onnxruntime, provider)
+    reason = reason_of(provider)
+    if reason is not None:
+        raise missing(onnxruntime, provider, reason)
+    both = clash()
+    return f"{onnxruntime.__version__}, model ran" + (f"; but {both}" if both is not None else "")
+
+
 def reason_of(provider: str, device_id: int = 0) -> str | None:
     """Why a provider does not start, tried in another process; None if it ran a model there."""
     command = [sys.executable, "-c", _TRIAL, provider, str(device_id)]

@@ -83,7 +83,7 @@ def main(text: str) -> None:
         import tmdeploy.models.checkpoint
         import tmdeploy.patching  # noqa: F401 - imports belong to the baseline
     else:
-        importlib.import_module(name)
+        importlib.import_module(name.partition("-")[0])  # its package: onnxruntime of onnxruntime-cuda
     options = {} if job.checkpoint is None else job.checkpoint.keywords()
     before = _memory_mib("VmRSS")
     runner = open_runner(job.path, threads=job.threads, backend=job.backend, **options)

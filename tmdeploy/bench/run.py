@@ -26,7 +26,7 @@ from tmdeploy.errors import ArtifactError, UsageError
 from tmdeploy.pairing import load_samples
 
 _CV_LIMIT = 0.10
-_PACKAGES = ("onnxruntime", "openvino", "onnx", "numpy", "torch")
+_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino", "onnx", "numpy", "torch")
 
 
 def bench(
