@@ -81,9 +81,9 @@ def stand_ins_for_cuda(package: Path, folder: Path) -> Path:
     if shutil.which("gcc") is None or shutil.which("nm") is None:
         pytest.skip(f"{_LOUD}: no gcc and nm here to make the stand-ins with")
     provider = provider_library(package, "cuda")
-    linked = re.findall(r"NEEDED.*\[(libcu[^\]]+)\]", _said("readelf", "-d", str(provider)))
+    linked = re.findall(r"NEEDED.*\[(libcu[^\]]+)\]", _said("readelf", "-d", provider))
     functions: dict[str, list[str]] = {name: [] for name in linked}
-    for name, version in re.findall(r" U (_{0,2}cu\w+)(?:@+(\S+))?$", _said("nm", "-D", str(provider)), re.MULTILINE):
+    for name, version in re.findall(r" U (_{0,2}cu\w+)(?:@+(\S+))?$", _said("nm", "-D", provider), re.MULTILINE):
         prefix = re.match(r"cublasLt|cublas|curand|cudnn|cufft", name)
         place = version or f"lib{prefix[0] if prefix else 'cuda'}.so"
         functions[next((one for one in linked if one.startswith(place)), linked[0])].append(name)
@@ -101,11 +101,40 @@ def stand_ins_for_cuda(package: Path, folder: Path) -> Path:
     return folder
 
 
-def environment(package: Path, libraries: Path | None = None, **variables: str) -> dict[str, str]:
+def stand_ins_for_tensorrt(package: Path, folder: Path) -> Path:
+    """A folder for LD_LIBRARY_PATH, beside that for CUDA, with which the TensorRT provider gets as far as its options.
+
+    Its plugin registry is empty, and it makes nothing: the first builder or runtime that is used is a crash.
+    """
+    linked = re.findall(
+        r"NEEDED.*\[(lib(?:nv|cudnn)[^\]]+)\]", _said("readelf", "-d", provider_library(package, "tensorrt"))
+    )
+    empty = "".join(f"virtual void *f{number}() {{ return nullptr; }}\n" for number in range(40))
+    functions = "".join(
+        f"void *{name}() {{ return nullptr; }}\n"
+        for name in re.findall(r" U ((?:create|cudnn)\w+)", _said("nm", "-D", provider))
+    )
+    source = folder / "tensorrt.cpp"
+    source.write_text(
+        f"struct Registry {{ {empty} }} registry;\n"
+        f'extern "C" {{\nvoid *getPluginRegistry() {{ return &registry; }}\n'
+        f"int getInferLibVersion() {{ return 101400; }}\n"
+        f"bool initLibNvInferPlugins(void *, const char *) {{ return true; }}\n"
+        f"{functions}}}\n"
+    )
+    for library in linked:
+        (folder / f"{library}.map").write_text(f"{library} {{ global: *; }};\n")
+        versioned = [f"-Wl,--version-script={folder / library}.map"] if "cudnn" in library else []
+        command = ["g++", "-shared", "-fPIC", f"-Wl,-soname,{library}", "-o", str(folder / library), str(source)]
+        subprocess.run([*command, *versioned], check=True)
+    return folder
+
+
+def environment(package: Path, *libraries: Path, **variables: str) -> dict[str, str]:
     """For a process that uses the package, with stand-ins or without; it takes a native library that is named."""
     added = {"PYTHONPATH": str(package), "TMDEPLOY_NATIVE": "1", **variables}
-    if libraries is not None:
-        added["LD_LIBRARY_PATH"] = str(libraries)
+    if libraries:
+        added["LD_LIBRARY_PATH"] = ":".join(map(str, libraries))
     return {**os.environ, **added}
 
 
@@ -117,8 +146,8 @@ def _function(name: str) -> str:
     return f"long {name}(void) {{ return 0; }}"
 
 
-def _said(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def _said(*command: object) -> str:
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True).stdout
 
 
 def _download(requirement: str, folder: Path) -> None:

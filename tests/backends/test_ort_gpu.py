@@ -171,6 +171,11 @@ def test_a_session_of_the_cpu_is_refused_with_the_reason(reason: list[str]):
             "an NVIDIA GPU and a driver",
         ),
         ('FAIL : provider_options_utils.h:182 Parse Unknown provider option: "use_tf32".', None, "newer ONNX Runtime"),
+        (
+            "cc:1220 x Invalid TensorRT EP option: trt_new\n",
+            "Invalid TensorRT EP option: trt_new",
+            "newer ONNX Runtime",
+        ),
         ("cuDNN is unavailable or disabled for CUDA", None, "cuDNN 9: pip install 'onnxruntime-gpu[cuda,cudnn]'"),
     ],
 )
@@ -183,8 +188,15 @@ def test_reasons_and_remedies(said: str, told: str | None, remedy: str):
     assert remedy in str(error)
 
 
-def test_a_model_to_blame_is_left_to_the_caller():
-    assert CudaTarget(native=False).cause(FakeRuntime(), RuntimeError("no kernel for op Foo")) is None
+def test_a_model_to_blame_is_left_to_the_caller(reason: list[str]):
+    target, blamed = CudaTarget(native=False), RuntimeError("no kernel for op Foo")
+    error = target.cause(FakeRuntime(), blamed)  # of the CPU, perhaps: the provider does not start
+    assert error is not None
+    assert "libcublasLt.so.13" in str(error)
+    target.confirm(FakeRuntime(), FakeSession([CUDA, CPU]), MODEL)
+    assert target.cause(FakeRuntime(), blamed) is None
+    reason[0] = ""
+    assert CudaTarget(native=False).cause(FakeRuntime(), blamed) is None
 
 
 def test_tensorrts_exception_does_not_say_what_is_missing_but_its_log_does(reason: list[str]):
@@ -245,7 +257,7 @@ def test_only_a_library_with_cuda_kernels_is_registered(tmp_path: Path, monkeypa
 def test_options_keep_plans(tmp_path: Path):
     assert cuda_options(2).items() >= {"device_id": "2", "use_tf32": "0", "enable_cuda_graph": "0"}.items()
     options = tensorrt_options(1, tmp_path / "engines")
-    assert options.items() >= {"device_id": "1", "trt_fp16_enable": "0", "trt_int8_enable": "0"}.items()
+    assert options.items() >= {"device_id": "1", "trt_fp16_enable": "False", "trt_int8_enable": "False"}.items()
     assert options["trt_engine_cache_path"] == str(tmp_path / "engines")
     assert not any("cache" in name for name in tensorrt_options(0, None))
 

@@ -14,7 +14,13 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 import tmdeploy
-from tests.backends.ort_gpu_package import environment, gpu_package, provider_library, stand_ins_for_cuda
+from tests.backends.ort_gpu_package import (
+    environment,
+    gpu_package,
+    provider_library,
+    stand_ins_for_cuda,
+    stand_ins_for_tensorrt,
+)
 from tests.export.exporting import export_module
 from tests.plugins.building import built, built_ort
 from tests.vits import tiny_images, tiny_vit
@@ -152,6 +158,26 @@ print(json.dumps(session.get_provider_options()["CUDAExecutionProvider"]))
     refused = _run([*command, json.dumps({**options, "use_tf64": "0"})], environment(package, stand_ins))
     assert refused.returncode != 0
     assert 'Unknown provider option: "use_tf64"' in refused.stderr
+
+
+def test_the_tensorrt_provider_takes_these_options_and_no_others(
+    package: Path, stand_ins: Path, models: dict[str, Path], tmp_path: Path
+):
+    script = """
+import json, sys, onnxruntime
+providers = [("TensorrtExecutionProvider", json.loads(sys.argv[2]))]
+onnxruntime.InferenceSession(sys.argv[1], providers=providers, enable_fallback=0)
+"""
+    variables = environment(package, stand_ins, stand_ins_for_tensorrt(package, tmp_path))
+    options = tensorrt_options(0, tmp_path / "engines" / "model")
+    said = {}
+    for name, changed in (("ours", {}), ("unknown", {"trt_fp61_enable": "True"}), ("value", {"trt_fp16_enable": "0"})):
+        command = [sys.executable, "-c", script, models["tome"], json.dumps({**options, **changed})]
+        said[name] = _run(command, variables).stderr
+    assert "Invalid TensorRT EP option: trt_fp61_enable" in said["unknown"]
+    assert "'trt_fp16_enable' should be 'True' or 'False'" in said["value"]
+    # Past its options it wants the folder of the engines, which would be there otherwise.
+    assert f"cannot create directory: No such file or directory [{tmp_path / 'engines' / 'model'}]" in said["ours"]
 
 
 def test_the_cpu_of_the_gpu_package_runs_the_native_library(package: Path, models: dict[str, Path]):

@@ -32,7 +32,7 @@ TF32_VARIABLE = "NVIDIA_TF32_OVERRIDE"
 
 
 def tensorrt_options(device_id: int, folder: Path | None) -> dict[str, str]:
-    """Options of the TensorRT provider.
+    """Options of the TensorRT provider, whose Python interface takes no 0 and 1 for booleans.
 
     Args:
         device_id: CUDA's number of the device.
@@ -41,14 +41,14 @@ def tensorrt_options(device_id: int, folder: Path | None) -> dict[str, str]:
     options = {
         "device_id": str(device_id),
         # Weakly typed: with one of these TensorRT would round what the file keeps in fp32, planners first of all.
-        "trt_fp16_enable": "0",
-        "trt_int8_enable": "0",
+        "trt_fp16_enable": "False",
+        "trt_int8_enable": "False",
     }
     if folder is not None:
         options |= {
-            "trt_engine_cache_enable": "1",
+            "trt_engine_cache_enable": "True",
             "trt_engine_cache_path": str(folder),
-            "trt_timing_cache_enable": "1",
+            "trt_timing_cache_enable": "True",
             "trt_timing_cache_path": str(folder.parent),
         }
     return options

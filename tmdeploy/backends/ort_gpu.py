@@ -48,6 +48,7 @@ class GpuTarget:
 
     def __init__(self, device_id: int = 0) -> None:
         self.device_id = device_id
+        self._started = False
 
     def prepare(self, runtime: Any, path: Path) -> None:
         """Look for the provider in the package, and load what it links.
@@ -67,12 +68,10 @@ class GpuTarget:
     def cause(self, runtime: Any, error: Exception) -> EnvironmentMissing | None:
         """Libraries, driver or device, if they are to blame."""
         runtime.set_default_logger_severity(_USUAL)
-        text = str(error)
-        if "Please install TensorRT libraries" in text:  # it logged which, and did not put it into the exception
-            return missing(
-                runtime, self.provider, reason_of(self.provider, self.device_id) or "it does when tried alone"
-            )
-        reason = telling(text)
+        reason = telling(str(error))
+        if not reason and not self._started:
+            # What is missing may only be in the log; and where the session fell back, the model may not suit the CPU.
+            reason = reason_of(self.provider, self.device_id) or ""
         return missing(runtime, self.provider, reason) if reason else None
 
     def confirm(self, runtime: Any, session: Any, path: Path) -> None:
@@ -85,6 +84,7 @@ class GpuTarget:
         if self.provider not in session.get_providers():
             reason = reason_of(self.provider, self.device_id)
             raise missing(runtime, self.provider, reason or "ONNX Runtime fell back to the CPU and does not say why")
+        self._started = True
         placement = Placement.of(session)
         if placement is not None and placement.steps_on_cpu:
             raise EnvironmentMissing(

@@ -146,7 +146,7 @@ def telling(text: str) -> str:
     for pattern in (
         r"Failed to load library \S+ with error: (.+)",
         r"(CUDA failure \d+: [^;\n]+)",
-        r"(Unknown provider option: \S+?)\.?$",
+        r"((?:Unknown provider|Invalid TensorRT EP) option: \S+?)\.?$",
         r"(cuDNN is unavailable[^\n]*)",
     ):
         found = re.search(pattern, text, re.MULTILINE)
@@ -168,6 +168,6 @@ def _remedy(runtime: Any, reason: str) -> str:
     if "cannot open shared object file" in reason or "cuDNN" in reason:
         install = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
         return f"It needs CUDA {cuda} and cuDNN 9: {install}, or put them on LD_LIBRARY_PATH"
-    if "Unknown provider option" in reason:
+    if "option: " in reason:
         return "Install a newer ONNX Runtime: pip install --upgrade onnxruntime-gpu"
     return "tmdeploy doctor says more"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -144,12 +146,14 @@ def make_session(source: Path | bytes, *, path: Path, threads: int | None = None
     if target.library is not None:
         _register(options, target.library)
     try:
-        session = runtime.InferenceSession(
-            source if isinstance(source, bytes) else str(source),
-            options,
-            providers=target.providers(source),
-            enable_fallback=0,
-        )
+        # Old ones (1.20) fall back all the same, and print to stdout that they do; `confirm` finds out.
+        with contextlib.redirect_stdout(io.StringIO()):
+            session = runtime.InferenceSession(
+                source if isinstance(source, bytes) else str(source),
+                options,
+                providers=target.providers(source),
+                enable_fallback=0,
+            )
     except Exception as error:
         missing = target.cause(runtime, error)
         if missing is not None:
@@ -158,6 +162,7 @@ def make_session(source: Path | bytes, *, path: Path, threads: int | None = None
         if "Protobuf parsing failed" in text or "INVALID_PROTOBUF" in text:
             raise ArtifactError("is no ONNX file, or a truncated one", path=path, remedy="Export it again") from error
         raise ArtifactError(f"ONNX Runtime cannot load it ({text})", path=path) from error
+    session.disable_fallback()
     target.confirm(runtime, session, path)
     return session
 
