@@ -106,9 +106,8 @@ def stand_ins_for_tensorrt(package: Path, folder: Path) -> Path:
 
     Its plugin registry is empty, and it makes nothing: the first builder or runtime that is used is a crash.
     """
-    linked = re.findall(
-        r"NEEDED.*\[(lib(?:nv|cudnn)[^\]]+)\]", _said("readelf", "-d", provider_library(package, "tensorrt"))
-    )
+    provider = provider_library(package, "tensorrt")
+    linked = re.findall(r"NEEDED.*\[(lib(?:nv|cudnn)[^\]]+)\]", _said("readelf", "-d", provider))
     empty = "".join(f"virtual void *f{number}() {{ return nullptr; }}\n" for number in range(40))
     functions = "".join(
         f"void *{name}() {{ return nullptr; }}\n"
