@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
 import tmdeploy
+from tests.cli.running import run
 from tests.export.exporting import export_module
 from tests.vits import tiny_images, tiny_vit
 from tmdeploy.backends import backend_for, ort_gpu, ort_packages
@@ -195,6 +197,8 @@ def test_a_model_to_blame_is_left_to_the_caller(reason: list[str]):
     assert "libcublasLt.so.13" in str(error)
     target.confirm(FakeRuntime(), FakeSession([CUDA, CPU]), MODEL)
     assert target.cause(FakeRuntime(), blamed) is None
+    assert target.cause(FakeRuntime(), RuntimeError("CUDA failure 2: out of memory ; GPU=0")) is None
+    assert target.cause(FakeRuntime(), RuntimeError("cuDNN is unavailable")) is not None
     reason[0] = ""
     assert CudaTarget(native=False).cause(FakeRuntime(), blamed) is None
 
@@ -355,6 +359,22 @@ def test_a_pass_that_leaves_its_data_on_the_device(kind: Any, model: Path):
         resident = runner.resident(IMAGES, schedule)
         resident()
         np.testing.assert_allclose(resident.logits(), runner.infer(IMAGES, schedule), atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime-cuda", "onnxruntime-tensorrt"])
+@pytest.mark.parametrize("command", ["infer", "validate", "bench", "visualize"])
+def test_every_command_that_runs_a_file_takes_them_and_stops(
+    command: str, backend: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """The installed ONNX Runtime is the CPU's."""
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (64, 64)).save(photo)
+    others = {"infer": [photo], "validate": [model], "bench": [], "visualize": [photo, "-o", tmp_path / "out.png"]}
+    done = run(capsys, command, model, *others[command], "--backend", backend)
+    assert done.code == 3
+    assert "was built without" in done.err
+    assert len(done.err.splitlines()) == 1
+    assert not (tmp_path / "out.png").exists()
 
 
 def test_doctor_tries_them(monkeypatch: pytest.MonkeyPatch):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tmdeploy.backends.base import Array, Part, Trace
 from tmdeploy.backends.exported import named_tensors, preprocessing_of, schedule_input, step_trace, with_step_outputs
+from tmdeploy.backends.ort_packages import telling
 from tmdeploy.backends.ort_session import CpuTarget, Target, first_line, make_session
 from tmdeploy.errors import ArtifactError, DataError, TmdeployError
 from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, parse
@@ -161,7 +162,7 @@ class OnnxRuntimeRunner:
             place = (target.device, target.device_id) if name == self._input.name else ("cpu", 0)
             binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(value, *place))
         binding.bind_output(self._output, target.device, target.device_id)
-        return Resident(session, binding)
+        return Resident(session, binding, self._failure)
 
     def describe(self) -> dict[str, str]:
         """What runs."""
@@ -251,7 +252,8 @@ class OnnxRuntimeRunner:
         missing = self._target.cause(onnxruntime, error)
         if missing is not None:
             return missing
-        return ArtifactError(f"ONNX Runtime failed while running it ({first_line(error)})", path=self.path)
+        text = telling(str(error)) or first_line(error)
+        return ArtifactError(f"ONNX Runtime failed while running it ({text})", path=self.path)
 
     def _trace_session(self) -> Any:
         if self._traced is None:
@@ -272,12 +274,20 @@ class OnnxRuntimeRunner:
 class Resident:
     """A forward pass bound to memory of the device; see `OnnxRuntimeRunner.resident`."""
 
-    def __init__(self, session: Any, binding: Any) -> None:
-        self._session, self._binding = session, binding
+    def __init__(self, session: Any, binding: Any, failure: Callable[[Exception], TmdeployError]) -> None:
+        self._session, self._binding, self._failure = session, binding, failure
 
     def __call__(self) -> None:
-        """Run and wait."""
-        self._session.run_with_iobinding(self._binding)
+        """Run and wait.
+
+        Raises:
+            ArtifactError: ONNX Runtime failed.
+            EnvironmentMissing: A library that the provider loads on first use is not there.
+        """
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:
+            raise self._failure(error) from error
 
     def logits(self) -> Array:
         """Copied from the device: f32 [B, classes] of the last call."""

@@ -72,6 +72,8 @@ class GpuTarget:
         if not reason and not self._started:
             # What is missing may only be in the log; and where the session fell back, the model may not suit the CPU.
             reason = reason_of(self.provider, self.device_id) or ""
+        if self._started and reason.startswith("CUDA failure"):
+            return None  # out of memory, say: it is here, and did not do what the model asked for
         return missing(runtime, self.provider, reason) if reason else None
 
     def confirm(self, runtime: Any, session: Any, path: Path) -> None:
