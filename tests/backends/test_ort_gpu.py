@@ -238,12 +238,15 @@ def test_steps_on_the_cpu_are_refused():
     CudaTarget(native=False).confirm(FakeRuntime(), OldSession(), MODEL)
 
 
-def test_tensorrt_has_to_take_something():
-    session = FakeSession([TENSORRT, CUDA, CPU], [Part(CUDA, [Node("MatMul")])])
-    with pytest.raises(EnvironmentMissing, match="TensorRT took no node of it .nodes: 1 on CUDA"):
-        TensorrtTarget().confirm(FakeRuntime(), session, MODEL)
-    session.parts.append(Part(TENSORRT, [Node("Conv")]))
-    TensorrtTarget().confirm(FakeRuntime(), session, MODEL)
+@pytest.mark.parametrize(("target", "other"), [(TensorrtTarget(), CUDA), (CudaTarget(native=False), CPU)])
+def test_a_provider_has_to_take_something(target: Any, other: str):
+    session = FakeSession([target.provider, CUDA, CPU], [Part(other, [Node("MatMul")])])
+    with pytest.raises(EnvironmentMissing, match=f"the {target.provider} took no node of it .nodes: 1 on"):
+        target.confirm(FakeRuntime(), session, MODEL)
+    session.parts.append(Part(target.provider, [Node("Conv")]))
+    target.confirm(FakeRuntime(), session, MODEL)
+    shapes_alone = FakeSession([target.provider, CPU], [Part(CPU, [Node("Concat")])])
+    target.confirm(FakeRuntime(), shapes_alone, MODEL)
 
 
 def test_only_a_library_with_cuda_kernels_is_registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

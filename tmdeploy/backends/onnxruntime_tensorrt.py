@@ -15,12 +15,11 @@ from tmdeploy.backends.exported import schedule_input, with_step_outputs
 from tmdeploy.backends.onnxruntime import Feeds, Input, OnnxRuntimeRunner, Outline, onnxruntime_type
 from tmdeploy.backends.ort_gpu import GpuTarget, cuda_options
 from tmdeploy.backends.ort_packages import CUDA, TENSORRT
-from tmdeploy.backends.ort_placement import Placement
 from tmdeploy.backends.ort_session import Target
 from tmdeploy.engine import lowering
 from tmdeploy.engine.cache import cache_folder
 from tmdeploy.engine.source import image_input, load_source
-from tmdeploy.errors import EnvironmentMissing, UsageError
+from tmdeploy.errors import UsageError
 from tmdeploy.metadata import ArtifactMetadata
 
 if TYPE_CHECKING:
@@ -80,20 +79,6 @@ class TensorrtTarget(GpuTarget):
             (TENSORRT, tensorrt_options(self.device_id, engine_folder(content))),
             (CUDA, cuda_options(self.device_id)),
         ]
-
-    def confirm(self, runtime: Any, session: Any, path: Path) -> None:
-        """Refuse a session in which TensorRT has nothing to do.
-
-        Raises:
-            EnvironmentMissing: The provider did not start, or took no node.
-        """
-        super().confirm(runtime, session, path)
-        placement = Placement.of(session)
-        if placement is not None and not placement.on(TENSORRT) and (placement.on(CUDA) or placement.strays):
-            raise EnvironmentMissing(
-                f"{path}: TensorRT took no node of it ({placement})",
-                remedy="Run it with --backend onnxruntime-cuda",
-            )
 
     def describe(self, session: Any) -> dict[str, str]:
         """As every GPU's, and what TF32 was set to."""

@@ -77,10 +77,10 @@ class GpuTarget:
         return missing(runtime, self.provider, reason) if reason else None
 
     def confirm(self, runtime: Any, session: Any, path: Path) -> None:
-        """Refuse a session of the CPU, and one that reduces tokens there.
+        """Refuse a session that computes elsewhere, and one that reduces tokens on the CPU.
 
         Raises:
-            EnvironmentMissing: The provider did not start, or the steps run on the CPU.
+            EnvironmentMissing: The provider did not start, or took nothing, or the steps run on the CPU.
         """
         runtime.set_default_logger_severity(_USUAL)
         if self.provider not in session.get_providers():
@@ -88,7 +88,14 @@ class GpuTarget:
             raise missing(runtime, self.provider, reason or "ONNX Runtime fell back to the CPU and does not say why")
         self._started = True
         placement = Placement.of(session)
-        if placement is not None and placement.steps_on_cpu:
+        if placement is None:
+            return
+        if placement.passed_over(self.provider):
+            raise EnvironmentMissing(
+                f"{path}: the {self.provider} took no node of it ({placement})",
+                remedy="Run it with another --backend",
+            )
+        if placement.steps_on_cpu:
             raise EnvironmentMissing(
                 f"{path}: ONNX Runtime put reduction steps on the CPU ({listed(placement.steps_on_cpu)}), so that the "
                 "tokens would be copied from the GPU and back for each",

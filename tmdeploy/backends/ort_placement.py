@@ -40,9 +40,10 @@ class Placement:
             return None
         ops: dict[str, Counter[str]] = {}
         for part in tell():
+            there = ops.setdefault(part.ep_name, Counter())
             for node in part.get_nodes():
                 name = f"{node.domain}::{node.op_type}" if node.domain not in {"", "ai.onnx"} else node.op_type
-                ops.setdefault(part.ep_name, Counter())[name] += 1
+                there[name] += 1
         return cls(ops)
 
     def on(self, provider: str) -> int:
@@ -53,6 +54,10 @@ class Placement:
     def strays(self) -> Counter[str]:
         """Nodes on the CPU that do more than compute shapes: the model's data is copied there and back for them."""
         return Counter({op: count for op, count in self.ops.get(CPU, Counter()).items() if op not in _OF_SHAPES})
+
+    def passed_over(self, provider: str) -> bool:
+        """Whether there was something to compute, and it got none of it."""
+        return provider not in self.ops and bool(self.strays or self.ops.keys() - {CPU})
 
     @property
     def steps_on_cpu(self) -> Counter[str]:
