@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .backend_option import BackendsOption, backend_names
 from .console import ArchOption, JsonOption, NumHeadsOption, Output, ThreadsOption, TrustOption, progress
 from .native_option import NativeOption
-from .numbers import backend_names, batch_sizes, percentiles, schedule_for, seconds, steps_of
+from .numbers import batch_sizes, percentiles, schedule_for, seconds, steps_of
 
 if TYPE_CHECKING:
     from tmdeploy.backends import Runner
@@ -68,14 +69,7 @@ def bench(
     ] = "auto",
     arch: ArchOption = None,
     num_heads: NumHeadsOption = None,
-    backend: Annotated[
-        str | None,
-        typer.Option(
-            "--backend",
-            metavar="NAMES",
-            help="For .onnx files, one arm each: onnxruntime,openvino,openvino:bf16. Default: onnxruntime.",
-        ),
-    ] = None,
+    backend: BackendsOption = None,
     threads: ThreadsOption = None,
     native: NativeOption = True,
     trust_checkpoint: TrustOption = False,

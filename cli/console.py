@@ -23,14 +23,6 @@ JsonOption = Annotated[
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, metavar="N", help="Threads of the backend; default: its own choice.")
 ]
-BackendOption = Annotated[
-    str | None,
-    typer.Option(
-        "--backend",
-        metavar="NAME",
-        help="For an .onnx: onnxruntime (default), openvino, or openvino:bf16.",
-    ),
-]
 ArchOption = Annotated[
     str | None, typer.Option("--arch", metavar="NAME", help="Architecture by name; default: seen in the weights.")
 ]

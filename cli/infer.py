@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from .console import BackendOption, JsonOption, Output, ThreadsOption, TrustOption, progress, warn_skipped
+from .backend_option import BackendOption
+from .console import JsonOption, Output, ThreadsOption, TrustOption, progress, warn_skipped
 from .native_option import NativeOption
 from .numbers import schedule_for
 

@@ -26,20 +26,6 @@ def batch_sizes(text: str) -> tuple[int, ...]:
     return sizes
 
 
-def backend_names(text: str | None) -> tuple[str | None, ...]:
-    """`onnxruntime,openvino:bf16` to the two; None, the suffix's default, where nothing was said.
-
-    Raises:
-        UsageError: A name twice. Whether there is such a backend is found out when it is opened.
-    """
-    if text is None:
-        return (None,)
-    names = tuple(part.strip() for part in text.split(","))
-    if len(set(names)) < len(names):
-        raise UsageError(f"--backend {text}: a backend twice")
-    return names
-
-
 def percentiles(text: str) -> tuple[float, ...]:
     """`50,90,99` to numbers; bench checks their range.
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from .backend_option import CandidateOption
 from .console import ArchOption, JsonOption, NumHeadsOption, Output, ThreadsOption, TrustOption, progress, warn_skipped
 from .native_option import NativeOption
 from .numbers import batch_sizes, schedules
@@ -37,14 +38,7 @@ def validate(
     min_p: Annotated[float, typer.Option(help="McNemar p-value below which an accuracy drop fails.")] = 0.05,
     arch: ArchOption = None,
     num_heads: NumHeadsOption = None,
-    backend: Annotated[
-        str | None,
-        typer.Option(
-            "--backend",
-            metavar="NAME",
-            help="Of the candidate: onnxruntime (default for .onnx), openvino, openvino:bf16.",
-        ),
-    ] = None,
+    backend: CandidateOption = None,
     threads: ThreadsOption = None,
     native: NativeOption = True,
     trust_checkpoint: TrustOption = False,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .backend_option import BackendOption
 from .console import Output, TrustOption, progress, warn_skipped
 from .native_option import NativeOption
 from .numbers import schedule_for
@@ -27,6 +28,7 @@ def visualize(
         list[int] | None, typer.Option(help="Show the state after this block. Repeatable. Default: the last step.")
     ] = None,
     schedule: Annotated[str | None, typer.Option("--schedule", help="r or keep instead of the model's own.")] = None,
+    backend: BackendOption = None,
     native: NativeOption = True,
     trust_checkpoint: TrustOption = False,
 ) -> None:
@@ -44,12 +46,12 @@ def visualize(
     if single and len(paths) > 1:
         raise UsageError(f"{len(paths)} images do not fit in {output}", remedy="Name a folder with -o")
     options: dict[str, Any] = {}
-    if backend_for(model).name == "pytorch":
+    if backend_for(model, backend).name == "pytorch":
         options["trust_checkpoint"] = trust_checkpoint
     written = []
     with progress() as tell:
         tell("loading the model")
-        runner = open_runner(model, threads=None, **options)
+        runner = open_runner(model, backend=backend, **options)
         amounts = schedule_for(schedule, runner) if schedule is not None else None
         if not single:
             output.mkdir(parents=True, exist_ok=True)

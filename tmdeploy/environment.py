@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tmdeploy.errors import EnvironmentMissing
@@ -71,6 +71,7 @@ def examine() -> Environment:
         backends=(
             _try("ONNX Runtime (CPU)", _run_onnxruntime, "pip install onnxruntime"),
             _native_ops(),
+            *_onnxruntime_gpus(),
             _try("OpenVINO", _run_openvino, "pip install 'tmdeploy[openvino]'"),
             _openvino_ops(),
             _try("PyTorch", _run_torch, "pip install 'tmdeploy[export]'"),
@@ -144,10 +145,24 @@ def _tensorrts() -> tuple[BackendState, ...]:
     )
 
 
+def _onnxruntime_gpus() -> tuple[BackendState, ...]:
+    from tmdeploy.backends import ort_packages as packages
+
+    return tuple(
+        _try(f"ONNX Runtime ({name})", functools.partial(packages.trial, provider), packages.INSTALL)
+        for name, provider in (("CUDA", packages.CUDA), ("TensorRT", packages.TENSORRT))
+    )
+
+
 def _native_ops() -> BackendState:
     from tmdeploy.native.build import load_problem
+    from tmdeploy.native.library import has_cuda_kernels
 
-    return _library_state("native ops", "tmdeploy plugins build", ort_library, load_problem)
+    state = _library_state("native ops", "tmdeploy plugins build", ort_library, load_problem)
+    if not state.works:
+        return state
+    kernels = "CPU and CUDA" if has_cuda_kernels(Path(state.detail)) else "CPU"
+    return replace(state, detail=f"{state.detail}, kernels for {kernels}")
 
 
 def _openvino_ops() -> BackendState:

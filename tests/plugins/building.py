@@ -55,6 +55,7 @@ def _digest(target: str, options: dict[str, str]) -> str:
     digest = hashlib.sha256(repr((target, sorted(options.items()))).encode())
     sources = plugin_sources()
     for path in sorted(sources.rglob("*")):
-        if path.is_file() and path.relative_to(sources).parts[0] != "tensorrt" and "cuda" not in path.parts:
+        with_cuda = "TMDEPLOY_BUILD_CUDA" in options or "cuda" not in path.parts
+        if path.is_file() and path.relative_to(sources).parts[0] != "tensorrt" and with_cuda:
             digest.update(str(path.relative_to(sources)).encode() + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -139,6 +139,10 @@ class BackendInfo:
 # One row a backend; a newcomer adds a file and a row.
 BACKENDS: tuple[BackendInfo, ...] = (
     BackendInfo("onnxruntime", (".onnx",), "tmdeploy.backends.onnxruntime", "ONNX Runtime on the CPU, the default"),
+    BackendInfo("onnxruntime-cuda", (".onnx",), "tmdeploy.backends.onnxruntime_cuda", "ONNX Runtime, CUDA provider"),
+    BackendInfo(
+        "onnxruntime-tensorrt", (".onnx",), "tmdeploy.backends.onnxruntime_tensorrt", "ONNX Runtime, TensorRT provider"
+    ),
     BackendInfo("openvino", (".onnx",), "tmdeploy.backends.openvino", "OpenVINO on the CPU", ("f32", "bf16")),
     BackendInfo("pytorch", (".pt", ".pth", ".safetensors"), "tmdeploy.backends.pytorch", "PyTorch, the reference"),
     BackendInfo("tensorrt", (".plan", ".engine"), "tmdeploy.backends.tensorrt", "TensorRT and TensorRT-RTX engines"),
@@ -199,5 +203,6 @@ def _chosen(choice: str) -> BackendInfo:
         raise UsageError(f"no backend '{name}'", remedy=f"Use one of: {', '.join(one.name for one in BACKENDS)}")
     if precision and precision not in backend.precisions:
         known = ", ".join(f"{name}:{one}" for one in backend.precisions)
-        raise UsageError(f"no precision '{precision}' of {name}", remedy=f"Use {known or name}")
+        remedy = f"Use {known}" if known else f"It runs a file in the precision it has: use {name}"
+        raise UsageError(f"no precision '{precision}' of {name}", remedy=remedy)
     return backend

@@ -1,8 +1,9 @@
-"""ONNX Runtime on the CPU: the embedded default. No torch in here."""
+"""ONNX Runtime: the CPU, the embedded default, and what its GPU providers share with it. No torch in here."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tmdeploy.backends.base import Array, Trace
+from tmdeploy.backends.base import Array, Part, Trace
 from tmdeploy.backends.exported import named_tensors, preprocessing_of, schedule_input, step_trace, with_step_outputs
-from tmdeploy.errors import ArtifactError, DataError, EnvironmentMissing
-from tmdeploy.lazy import require
+from tmdeploy.backends.ort_packages import telling
+from tmdeploy.backends.ort_session import CpuTarget, Target, first_line, make_session
+from tmdeploy.errors import ArtifactError, DataError, TmdeployError
 from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, parse
-from tmdeploy.native.library import NativeLibrary, ort_library
 
 if TYPE_CHECKING:
     import onnx
@@ -27,10 +28,45 @@ _TYPES: dict[str, type[np.generic]] = {
     "tensor(int32)": np.int32,
     "tensor(int64)": np.int64,
 }
+Feeds = dict[str, NDArray[np.generic]]
+
+
+def onnxruntime_type(element: int) -> str:
+    """ONNX Runtime's name of a type that ONNX has a number for; empty if no input may be of it."""
+    import onnx
+
+    wanted = onnx.helper.tensor_dtype_to_np_dtype(element)
+    return next((name for name, kind in _TYPES.items() if np.dtype(kind) == wanted), "")
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input of a graph: its name, ONNX Runtime's name of its type, its shape (int, name or None a side)."""
+
+    name: str
+    type: str
+    shape: tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a file says of itself: inputs without a default, name of the first output, metadata entries."""
+
+    inputs: tuple[Input, ...]
+    output: str
+    entries: dict[str, str]
 
 
 class OnnxRuntimeRunner:
-    """An ONNX file in a CPU session; see `backends.base.Runner`.
+    """An ONNX file in a session; see `backends.base.Runner`.
+
+    Args:
+        path: The file.
+        threads: Intra-op threads; None leaves ONNX Runtime's default.
+        model: Serialised, instead of the file's content.
+        name: In tables; the file's name by default.
+        native: On the CPU, register the native library where there is one; else the file's function bodies run.
+        target: Where it computes; None is the CPU.
 
     Attributes:
         load_seconds: Time to create the session, seconds.
@@ -48,20 +84,21 @@ class OnnxRuntimeRunner:
         model: bytes | None = None,
         name: str = "",
         native: bool = True,
+        target: Target | None = None,
     ) -> None:
         self.path, self.name = path, name or path.name
         self._threads = threads
         self._bytes = model
-        self._library = ort_library() if native else None
-        self.native = self._library is not None
+        self._target: Target = CpuTarget(native=native) if target is None else target
+        self.native = self._target.library is not None
         start = perf_counter()
-        self._session = self._make_session(path if model is None else model)
+        self._session, outline = self._open()
         self.load_seconds = perf_counter() - start
         self._traced: Any = None
-        entries = self._session.get_modelmeta().custom_metadata_map
-        text = entries.get(METADATA_KEY)
+        self._output = outline.output
+        text = outline.entries.get(METADATA_KEY)
         self.metadata: ArtifactMetadata | None = None if text is None else parse(text, path=str(path))
-        self._input = self._image_input()
+        self._input = self._image_input(outline.inputs)
         self.pixels_in = self._input.type == "tensor(uint8)"
         height, width = self._input.shape[1:3] if self.pixels_in else self._input.shape[2:]
         self.preprocessing = preprocessing_of(self.metadata, height, width)
@@ -73,9 +110,10 @@ class OnnxRuntimeRunner:
         Raises:
             DataError: Images of another shape or type than the file takes.
             UsageError: A schedule for a file whose schedule is fixed, or one of the wrong length.
+            EnvironmentMissing: A library that the provider loads on first use is not there.
         """
-        feeds = self._feeds(images, schedule)
-        return self._run(self._session, [self._session.get_outputs()[0].name], feeds)[0].astype(np.float32, copy=False)
+        session, feeds = self._ready(images, schedule, traced=False)
+        return self._run(session, [self._output], feeds)[0].astype(np.float32, copy=False)
 
     def trace(
         self, images: NDArray[np.generic], schedule: Sequence[int] | None = None, *, tensors: bool = False
@@ -85,28 +123,57 @@ class OnnxRuntimeRunner:
         Raises:
             ArtifactError: The file does not say where its plans are.
         """
-        session = self._trace_session()
-        assert self.metadata is not None  # noqa: S101 - _trace_session checked it
+        if self.metadata is None:
+            raise ArtifactError(
+                "carries no tmdeploy metadata, so its plans cannot be found",
+                path=self.path,
+                remedy="Export it with tmdeploy export",
+            )
+        session, feeds = self._ready(images, schedule, traced=True)
         steps = self.metadata.steps
-        wanted = [self._session.get_outputs()[0].name]
+        wanted = [self._output]
         for step in steps:
             wanted += [name for _, name in named_tensors(step, tensors=tensors)]
         names = list(dict.fromkeys(wanted))
-        values = dict(zip(names, self._run(session, names, self._feeds(images, schedule)), strict=True))
+        values = dict(zip(names, self._run(session, names, feeds), strict=True))
         return Trace(
             values[wanted[0]].astype(np.float32, copy=False),
             tuple(step_trace(step, values, tensors=tensors) for step in steps),
         )
+
+    def resident(self, images: NDArray[np.generic], schedule: Sequence[int] | None = None) -> Resident:
+        """A forward pass whose input is on the device already and whose logits stay there.
+
+        `infer` copies images to the device and logits back within every call; what this returns copies nothing.
+
+        Args:
+            images: As of `infer`; copied to the device now.
+            schedule: As of `infer`.
+
+        Returns:
+            Runs the model when called, and waits for it.
+        """
+        import onnxruntime
+
+        session, feeds = self._ready(images, schedule, traced=False)
+        target, binding = self._target, session.io_binding()
+        for name, value in feeds.items():
+            # The schedule is read on the CPU: it decides shapes.
+            place = (target.device, target.device_id) if name == self._input.name else ("cpu", 0)
+            binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(value, *place))
+        binding.bind_output(self._output, target.device, target.device_id)
+        return Resident(session, binding, self._failure)
 
     def describe(self) -> dict[str, str]:
         """What runs."""
         import onnxruntime
 
         described = {
-            "backend": "onnxruntime",
+            "backend": self._target.backend,
             "version": str(onnxruntime.__version__),
-            "provider": "CPUExecutionProvider",
+            "provider": self._target.provider,
             "threads": str(self._threads or "default"),
+            **self._target.describe(self._session),
         }
         if self.metadata is not None:
             described["method"] = self.metadata.method
@@ -114,17 +181,7 @@ class OnnxRuntimeRunner:
             described["lowering"] = self._lowering(self.metadata)
         return described
 
-    def _lowering(self, metadata: ArtifactMetadata) -> str:
-        if not metadata.steps:
-            return "no reduction"
-        if metadata.lowering == "portable":
-            return "portable (standard ops in the file)"
-        if self._library is None:
-            return "portable (function bodies)"
-        # A registered kernel claims its node before ONNX Runtime looks at the node's function body.
-        return f"native ({self._library.path})"
-
-    def open_part(self, model: bytes) -> OnnxRuntimePart:
+    def open_part(self, model: bytes) -> Part:
         """A piece of the graph, run as the whole is."""
         return OnnxRuntimePart(self._make_session(model))
 
@@ -139,18 +196,21 @@ class OnnxRuntimeRunner:
         metadata = self.metadata
         return len(metadata.layers) if metadata is not None and metadata.runtime_schedule else 0
 
-    def _image_input(self) -> Any:
-        inputs = self._session.get_inputs()
-        if len(inputs) != 1 or len(inputs[0].shape) != 4:
-            shapes = ", ".join(f"{entry.name} {entry.shape}" for entry in inputs)
-            raise ArtifactError(
-                f"takes {shapes or 'nothing'}, not one batch of images",
-                path=self.path,
-                remedy="Give a model with a single 4-dimensional image input",
-            )
-        return inputs[0]
+    def _open(self) -> tuple[Any, Outline]:
+        """The session that `describe` is about, and what the file says of itself."""
+        session = self._make_session(self.path if self._bytes is None else self._bytes)
+        inputs = tuple(Input(entry.name, entry.type, tuple(entry.shape)) for entry in session.get_inputs())
+        entries = session.get_modelmeta().custom_metadata_map
+        return session, Outline(inputs, session.get_outputs()[0].name, dict(entries))
 
-    def _feeds(self, images: NDArray[np.generic], schedule: Sequence[int] | None) -> dict[str, NDArray[np.generic]]:
+    def _ready(self, images: NDArray[np.generic], schedule: Sequence[int] | None, *, traced: bool) -> tuple[Any, Feeds]:
+        """The session for these inputs, and what to feed it."""
+        feeds: Feeds = {self._input.name: self._checked(images)}
+        if schedule is not None:
+            feeds[schedule_input(self.metadata, self.name, schedule)] = np.asarray(schedule, dtype=np.int64)
+        return (self._trace_session() if traced else self._session), feeds
+
+    def _checked(self, images: NDArray[np.generic]) -> NDArray[np.generic]:
         dtype = _TYPES.get(self._input.type)
         expected = list(self._input.shape)
         fits = images.ndim == 4 and all(
@@ -161,38 +221,77 @@ class OnnxRuntimeRunner:
                 f"takes {self._input.type} {expected}, but was given {images.dtype} {list(images.shape)}",
                 path=self.path,
             )
-        feeds: dict[str, NDArray[np.generic]] = {self._input.name: images.astype(dtype, copy=False)}
-        if schedule is not None:
-            feeds[schedule_input(self.metadata, self.name, schedule)] = np.asarray(schedule, dtype=np.int64)
-        return feeds
+        return images.astype(dtype, copy=False)
 
-    def _run(self, session: Any, names: list[str], feeds: dict[str, NDArray[np.generic]]) -> list[NDArray[Any]]:
+    def _lowering(self, metadata: ArtifactMetadata) -> str:
+        if not metadata.steps:
+            return "no reduction"
+        if metadata.lowering == "portable":
+            return "portable (standard ops in the file)"
+        return self._target.lowering(metadata)
+
+    def _image_input(self, inputs: Sequence[Input]) -> Input:
+        if len(inputs) != 1 or len(inputs[0].shape) != 4:
+            shapes = ", ".join(f"{entry.name} {list(entry.shape)}" for entry in inputs)
+            raise ArtifactError(
+                f"takes {shapes or 'nothing'}, not one batch of images",
+                path=self.path,
+                remedy="Give a model with a single 4-dimensional image input",
+            )
+        return inputs[0]
+
+    def _run(self, session: Any, names: list[str], feeds: Feeds) -> list[NDArray[Any]]:
         try:
             return session.run(names, feeds)  # type: ignore[no-any-return]
         except Exception as error:
-            raise ArtifactError(
-                f"ONNX Runtime failed while running it ({_first_line(error)})", path=self.path
-            ) from error
+            raise self._failure(error) from error
+
+    def _failure(self, error: Exception) -> TmdeployError:
+        import onnxruntime
+
+        missing = self._target.cause(onnxruntime, error)
+        if missing is not None:
+            return missing
+        text = telling(str(error)) or first_line(error)
+        return ArtifactError(f"ONNX Runtime failed while running it ({text})", path=self.path)
 
     def _trace_session(self) -> Any:
         if self._traced is None:
-            if self.metadata is None:
-                raise ArtifactError(
-                    "carries no tmdeploy metadata, so its plans cannot be found",
-                    path=self.path,
-                    remedy="Export it with tmdeploy export",
-                )
+            assert self.metadata is not None  # noqa: S101 - trace refused
             model = with_step_outputs(self._load_proto(), self.metadata)
             self._traced = self._make_session(model.SerializeToString())
         return self._traced
 
     def _make_session(self, source: Path | bytes) -> Any:
-        return make_session(source, path=self.path, threads=self._threads, native=self.native)
+        return make_session(source, path=self.path, threads=self._threads, target=self._target)
 
     def _load_proto(self) -> onnx.ModelProto:
         import onnx
 
         return onnx.load_from_string(self._bytes) if self._bytes is not None else onnx.load(str(self.path))
+
+
+class Resident:
+    """A forward pass bound to memory of the device; see `OnnxRuntimeRunner.resident`."""
+
+    def __init__(self, session: Any, binding: Any, failure: Callable[[Exception], TmdeployError]) -> None:
+        self._session, self._binding, self._failure = session, binding, failure
+
+    def __call__(self) -> None:
+        """Run and wait.
+
+        Raises:
+            ArtifactError: ONNX Runtime failed.
+            EnvironmentMissing: A library that the provider loads on first use is not there.
+        """
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:
+            raise self._failure(error) from error
+
+    def logits(self) -> Array:
+        """Copied from the device: f32 [B, classes] of the last call."""
+        return self._binding.copy_outputs_to_cpu()[0].astype(np.float32, copy=False)  # type: ignore[no-any-return]
 
 
 class OnnxRuntimePart:
@@ -224,55 +323,3 @@ def open_runner(
         ArtifactError: It is empty, truncated, no ONNX file, or one that ONNX Runtime cannot run.
     """
     return OnnxRuntimeRunner(path, threads=threads, model=model, name=name, native=native)
-
-
-def make_session(source: Path | bytes, *, path: Path, threads: int | None = None, native: bool = True) -> Any:
-    """A CPU session without warnings on stderr and without spinning threads.
-
-    Idle sessions that spin would take the cores from whichever session is measured next.
-
-    Args:
-        source: A file, or a serialised model.
-        path: For messages.
-        threads: Intra-op threads; None leaves ONNX Runtime's default.
-        native: Register the native library where there is one.
-
-    Raises:
-        ArtifactError: ONNX Runtime refuses the model.
-        EnvironmentMissing: The native library does not load.
-    """
-    runtime = require("onnxruntime", purpose=f"running {path}")
-    if isinstance(source, Path) and source.stat().st_size == 0:
-        raise ArtifactError("is empty", path=path, remedy="Export it again")
-    options = runtime.SessionOptions()
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    library = ort_library() if native else None
-    if library is not None:
-        _register(options, library)
-    try:
-        return runtime.InferenceSession(
-            source if isinstance(source, bytes) else str(source), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:
-        text = _first_line(error)
-        if "Protobuf parsing failed" in text or "INVALID_PROTOBUF" in text:
-            raise ArtifactError("is no ONNX file, or a truncated one", path=path, remedy="Export it again") from error
-        raise ArtifactError(f"ONNX Runtime cannot load it ({text})", path=path) from error
-
-
-def _register(options: Any, library: NativeLibrary) -> None:
-    try:
-        options.register_custom_ops_library(str(library.path))
-    except Exception as error:
-        raise EnvironmentMissing(
-            f"the native library {library.path} does not load ({_first_line(error)})",
-            remedy="Build it again with tmdeploy plugins build, or run with TMDEPLOY_NATIVE=0",
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

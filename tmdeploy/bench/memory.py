@@ -115,7 +115,7 @@ def main(text: str) -> None:
         importlib.import_module(read_sidecar(job.path).flavour.package)
         device = Device()
     else:
-        importlib.import_module(name)
+        importlib.import_module(name.partition("-")[0])  # its package: onnxruntime of onnxruntime-cuda
     options = {} if job.checkpoint is None else job.checkpoint.keywords()
     free = 0 if device is None else device.memory()[0]  # asking makes the CUDA context, which is no engine's
     before = _memory_mib("VmRSS")

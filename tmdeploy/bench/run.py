@@ -33,7 +33,10 @@ from tmdeploy.errors import ArtifactError, UsageError
 from tmdeploy.pairing import load_samples
 
 _CV_LIMIT = 0.10
-_PACKAGES = ("onnxruntime", "openvino", "onnx", "numpy", "torch", "tensorrt", "tensorrt-rtx-cu13", "cuda-bindings")
+_PACKAGES = (
+    *("onnxruntime", "onnxruntime-gpu", "openvino", "onnx", "numpy", "torch"),
+    *("tensorrt", "tensorrt-rtx-cu13", "cuda-bindings"),
+)
 _RESIDENT = "device: images on the GPU, from enqueueing until the logits are there; nothing is copied"
 
 

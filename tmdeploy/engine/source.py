@@ -13,8 +13,12 @@ from tmdeploy.ops import DOMAIN
 _STANDARD = {"", "ai.onnx"}
 
 
-def load_source(path: Path) -> tuple[onnx.ModelProto, ArtifactMetadata | None]:
+def load_source(path: Path, content: bytes | None = None) -> tuple[onnx.ModelProto, ArtifactMetadata | None]:
     """Read and check.
+
+    Args:
+        path: The file.
+        content: Serialised, instead of what is in it.
 
     Returns:
         The model, and its tmdeploy metadata; None for a foreign file.
@@ -27,7 +31,7 @@ def load_source(path: Path) -> tuple[onnx.ModelProto, ArtifactMetadata | None]:
     if path.stat().st_size == 0:
         raise ArtifactError("is empty", path=path, remedy="Export it again")
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        model = onnx.load(str(path), load_external_data=False) if content is None else onnx.load_from_string(content)
         if not model.graph.node:
             raise ValueError("no nodes")
     except Exception as error:

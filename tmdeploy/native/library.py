@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import sys
 from collections.abc import Sequence
@@ -54,6 +55,14 @@ def ort_library() -> NativeLibrary | None:
         EnvironmentMissing: The environment names a file that is not there.
     """
     return first_library(ort_libraries(), variable=LIBRARY_VARIABLE, command="tmdeploy plugins build")
+
+
+def has_cuda_kernels(library: Path) -> bool:
+    """Whether the custom-op library was built with kernels for the CUDA provider: they are registered by its name."""
+    if library.stat().st_size == 0:
+        return False
+    with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(b"CUDAExecutionProvider\0") >= 0
 
 
 def first_library(places: Sequence[NativeLibrary], *, variable: str, command: str) -> NativeLibrary | None:

@@ -1,0 +1,183 @@
+"""Sessions of ONNX Runtime, and the CPU as the place where one computes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from pathlib import Path
+from typing import Any, Protocol
+
+from tmdeploy.errors import ArtifactError, EnvironmentMissing
+from tmdeploy.lazy import require
+from tmdeploy.metadata import ArtifactMetadata
+from tmdeploy.native.library import NativeLibrary, ort_library
+
+CPU = "CPUExecutionProvider"
+
+
+class Target(Protocol):
+    """Where a session computes. The CPU's is here, those of GPUs are in modules of their own.
+
+    Attributes:
+        backend: What the user calls it.
+        provider: What ONNX Runtime calls it.
+        device: Of the session's inputs and outputs when they stay there: `cpu` or `cuda`.
+        device_id: Number of that device.
+        library: The custom-op library to register; None runs function bodies.
+    """
+
+    @property
+    def backend(self) -> str: ...  # noqa: D102 - as above
+    @property
+    def provider(self) -> str: ...  # noqa: D102
+    @property
+    def device(self) -> str: ...  # noqa: D102
+    @property
+    def device_id(self) -> int: ...  # noqa: D102
+    @property
+    def library(self) -> NativeLibrary | None: ...  # noqa: D102
+
+    def prepare(self, runtime: Any, path: Path) -> None:
+        """What has to be so before a session is made.
+
+        Raises:
+            EnvironmentMissing: It is not.
+        """
+        ...
+
+    def configure(self, options: Any) -> None:
+        """Set session options of its own."""
+        ...
+
+    def providers(self, source: Path | bytes) -> list[tuple[str, dict[str, str]]]:
+        """ONNX Runtime's providers in order of preference, with their options."""
+        ...
+
+    def cause(self, runtime: Any, error: Exception) -> EnvironmentMissing | None:
+        """What is missing here, if that is why a session cannot be made or run; None if the model is to blame."""
+        ...
+
+    def confirm(self, runtime: Any, session: Any, path: Path) -> None:
+        """Refuse a session that computes elsewhere than it was asked to.
+
+        Raises:
+            EnvironmentMissing: ONNX Runtime fell back.
+        """
+        ...
+
+    def describe(self, session: Any) -> dict[str, str]:
+        """Facts for reports."""
+        ...
+
+    def lowering(self, metadata: ArtifactMetadata) -> str:
+        """What the reduction steps are here; `metadata` has steps that are nodes of the op set."""
+        ...
+
+
+class CpuTarget:
+    """The CPU.
+
+    Args:
+        native: Register the custom-op library where there is one.
+    """
+
+    backend = "onnxruntime"
+    provider = CPU
+    device = "cpu"
+    device_id = 0
+
+    def __init__(self, *, native: bool = True) -> None:
+        self.library = ort_library() if native else None
+
+    def prepare(self, runtime: Any, path: Path) -> None:
+        """Nothing."""
+
+    def configure(self, options: Any) -> None:
+        """Nothing."""
+
+    def providers(self, source: Path | bytes) -> list[tuple[str, dict[str, str]]]:
+        """The CPU's."""
+        return [(CPU, {})]
+
+    def cause(self, runtime: Any, error: Exception) -> EnvironmentMissing | None:
+        """Nothing can be missing."""
+
+    def confirm(self, runtime: Any, session: Any, path: Path) -> None:
+        """There is nothing to fall back to."""
+
+    def describe(self, session: Any) -> dict[str, str]:
+        """Nothing more."""
+        return {}
+
+    def lowering(self, metadata: ArtifactMetadata) -> str:
+        """The library's kernels, or the function bodies."""
+        if self.library is None:
+            return "portable (function bodies)"
+        # A registered kernel claims its node before ONNX Runtime looks at the node's function body.
+        return f"native ({self.library.path})"
+
+
+def make_session(source: Path | bytes, *, path: Path, threads: int | None = None, target: Target | None = None) -> Any:
+    """A session without warnings on stderr, without spinning threads, and without falling back to another provider.
+
+    Idle sessions that spin would take the cores from whichever session is measured next.
+
+    Args:
+        source: A file, or a serialised model.
+        path: For messages.
+        threads: Intra-op threads; None leaves ONNX Runtime's default.
+        target: Where it computes; None is the CPU, with the native library where there is one.
+
+    Raises:
+        ArtifactError: ONNX Runtime refuses the model.
+        EnvironmentMissing: The native library does not load, or the target cannot be had here.
+    """
+    target = CpuTarget() if target is None else target
+    runtime = require("onnxruntime", purpose=f"running {path}")
+    if isinstance(source, Path) and source.stat().st_size == 0:
+        raise ArtifactError("is empty", path=path, remedy="Export it again")
+    target.prepare(runtime, path)
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    target.configure(options)
+    if target.library is not None:
+        _register(options, target.library)
+    try:
+        # Old ones (1.20) fall back all the same, and print to stdout that they do; `confirm` finds out.
+        with contextlib.redirect_stdout(io.StringIO()):
+            session = runtime.InferenceSession(
+                source if isinstance(source, bytes) else str(source),
+                options,
+                providers=target.providers(source),
+                enable_fallback=0,
+            )
+    except Exception as error:
+        missing = target.cause(runtime, error)
+        if missing is not None:
+            raise missing from error
+        text = first_line(error)
+        if "Protobuf parsing failed" in text or "INVALID_PROTOBUF" in text:
+            raise ArtifactError("is no ONNX file, or a truncated one", path=path, remedy="Export it again") from error
+        raise ArtifactError(f"ONNX Runtime cannot load it ({text})", path=path) from error
+    session.disable_fallback()
+    target.confirm(runtime, session, path)
+    return session
+
+
+def first_line(error: Exception) -> str:
+    """Of ONNX Runtime's message; the type's name where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _register(options: Any, library: NativeLibrary) -> None:
+    try:
+        options.register_custom_ops_library(str(library.path))
+    except Exception as error:
+        raise EnvironmentMissing(
+            f"the native library {library.path} does not load ({first_line(error)})",
+            remedy="Build it again with tmdeploy plugins build, or run with TMDEPLOY_NATIVE=0",
+        ) from error
