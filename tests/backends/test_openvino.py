@@ -179,7 +179,7 @@ def test_choosing_a_backend(exported: Callable[..., Path], tmp_path: Path):
     runner = open_runner(path, threads=1, backend="openvino")
     assert isinstance(runner, Runner)
     assert runner.describe()["precision"] == "fp32"
-    with pytest.raises(UsageError, match="no backend 'tensorflow'. Use one of: onnxruntime, openvino, pytorch"):
+    with pytest.raises(UsageError, match=r"no backend 'tensorflow'\. Use one of: onnxruntime, .*openvino, pytorch"):
         backend_for(path, "tensorflow")
     with pytest.raises(UsageError, match="no precision 'int8' of openvino. Use openvino:f32, openvino:bf16"):
         backend_for(path, "openvino:int8")

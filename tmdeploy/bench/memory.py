@@ -45,6 +45,7 @@ class GpuFootprint:
         profiles: Stated.
         buffers: Ours.
         streamable: Stated.
+        streaming: Stated.
         loaded: By how much cudaMemGetInfo's free memory fell while the engine was loaded, with its buffers. Any other
             process on the GPU is counted, too.
         running: The same, until after a few calls.
@@ -55,6 +56,7 @@ class GpuFootprint:
     profiles: tuple[int, ...]
     buffers: int
     streamable: int
+    streaming: int
     loaded: int
     running: int
 

@@ -100,6 +100,7 @@ class GpuMemory(_Document):
     profiles: tuple[int, ...] = Field(description="the same, by profile")
     buffers: int = Field(description="inputs and outputs of the largest batch")
     streamable: int = Field(description="stated: weights that can stay on the host")
+    streaming: int = Field(description="stated: to stream them through")
     loaded: int = Field(description="counted: taken by loading, the CUDA context not included")
     running: int = Field(description="counted: taken after a few calls")
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+import tmdeploy_cli
+from typer.main import get_group
 
 from tests.plugins.cuda.building import PLUGINS
 
@@ -30,3 +35,36 @@ def test_parts_import_without_a_gpu(tmp_path: Path) -> None:
     command = [sys.executable, "-c", program, ROOT, SCRIPTS]
     done = subprocess.run(command, capture_output=True, text=True, env=NO_GPU, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_its_commands_are_the_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A renamed option must fail here, not on the first machine that has a GPU."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    checks = importlib.import_module("gpu.engine_checks")
+    steps = list(checks.preparation(tmp_path))
+    for quick in (True, False):
+        steps += [
+            step for flavour in ("rtx", "tensorrt") for step in checks.engine_steps(tmp_path, flavour, quick=quick)
+        ]
+        for backend in ("onnxruntime-cuda", "onnxruntime-tensorrt"):
+            steps += checks.provider_steps(tmp_path, backend, quick=quick)
+    group = get_group(tmdeploy_cli.build_app())
+    assert len(steps) > 20
+    for step in steps:
+        name, *arguments = [*step.arguments, *(("--json", "x.json") if step.document else ())]
+        group.commands[name].make_context(name, arguments)  # raises what a user would see
+
+
+def test_what_is_not_installed_is_reported_and_the_rest_goes_on(
+    digits_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here neither engines nor providers can run: both stop at their first command, with the tool's own reason."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    checks, tallies = importlib.import_module("gpu.engine_checks"), importlib.import_module("gpu.tally")
+    tally = tallies.Tally()
+    steps = checks.provider_steps(tmp_path, "onnxruntime-cuda", quick=True)
+    (tmp_path / "tome.onnx").write_bytes(digits_onnx.read_bytes())
+    records = checks._run_all(steps, tmp_path, tally)
+    assert [record["rc"] for record in records] == [3]
+    assert "onnxruntime-gpu" in " ".join(records[0]["said"])
+    assert tally.failed == []
