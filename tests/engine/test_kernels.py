@@ -4,6 +4,8 @@ from tmdeploy.engine.kernels import StepKernels, count_kernels
 # Shortened lines of a TensorRT-RTX 1.7 build log.
 LAYERS = (
     ("shapes_0", "shape_call", ()),
+    ("signal_1", "signal", ()),
+    ("wait_2", "wait", ()),
     ("conv", "correlation", ("conv2d",)),
     ("__myl_Slic_7", "kgen", ("block0/TokenMatch/half_a", "block0/signal")),
     ("dot_8", "gemm", ("block0/TokenMatch/similarity_dot",)),
@@ -22,9 +24,9 @@ LOG = ["some other message", "\n".join(["Engine Layer Information:", *LINES])]
 def test_kernels_of_a_log():
     kernels = read_layers(LOG)
     assert [(kernel.name, kernel.type, kernel.nodes) for kernel in kernels] == list(LAYERS)
-    assert kernels[2].step_nodes == ("block0/TokenMatch/half_a",)
+    assert kernels[4].step_nodes == ("block0/TokenMatch/half_a",)
     counted = count_kernels(kernels)
-    assert counted.total == 6  # arithmetic on shapes launches nothing
+    assert counted.total == 6  # neither arithmetic on shapes nor streams that wait for each other
     assert counted.types == {"kgen": 4, "correlation": 1, "gemm": 1}
     assert counted.fused_attention == 1
     assert counted.steps == (StepKernels(block=0, only=2, shared=1), StepKernels(block=3, only=1, shared=0))

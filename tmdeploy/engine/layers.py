@@ -24,7 +24,7 @@ STEP_KINDS = ("step", "schedule")
 _STEP = re.compile(r"^block(\d+)/(TokenMatch|TokenSelect|TokenReduce)")
 _SIZES = re.compile(r"^block(\d+)/(?:size_|TokenReduce/(?:wsum|weight|source_weight))")
 _SCHEDULE = re.compile(r"^(?:step_(\d+)_|r_at_least|keep_at_least)")
-_HOST = {"shape_call"}  # arithmetic on shapes, launches nothing
+_HOST = {"shape_call", "signal", "wait"}  # arithmetic on shapes, streams that wait for each other: no launches
 _SHAPES = {"shape_call", "ShapeHostToDevice"}
 
 
