@@ -75,7 +75,10 @@ class EngineRecord(_Frozen):
     sha256: str
     source_name: str
     source_sha256: str
-    precision: Literal["fp32", "tf32", "fp16", "bf16"]
+    precision: Literal[
+        "fp32", "tf32", "fp16", "bf16", "int8", "int8+tf32", "int8+fp16", "int8+bf16", "fp8", "fp8+tf32", "fp8+fp16",
+        "fp8+bf16",
+    ] = Field(description="of a quantised file: the scheme, and what the rest computes in if that is not fp32")  # fmt: skip
     keep_fp32: tuple[str, ...] = ()
     lowering: Literal["plugin", "portable"]
     profiles: tuple[BatchRange, ...]
