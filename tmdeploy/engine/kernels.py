@@ -14,8 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 _KERNEL = re.compile(r"^Name: (?P<name>[^,]+), LayerType: (?P<type>[^,]+),", re.MULTILINE)
 _NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
+_INPUTS = re.compile(r"Inputs: \[(.*?)\], (?:Constants|Outputs): ")
+_DATATYPE = re.compile(r"Datatype: (\w+)")
 _STEP = re.compile(r"^(block\d+)/(TokenMatch|TokenSelect|TokenReduce)")
 _HOST = {"shape_call"}  # arithmetic on shapes, launches nothing
+_PRODUCTS = {"gemm", "correlation", "runtime_fusion"}  # the last: a product with what surrounds it
+_QUANTIZED = {"Int8", "FP8"}
 
 
 class Kernel(BaseModel):
@@ -25,6 +29,7 @@ class Kernel(BaseModel):
         name: TensorRT's.
         type: `gemm`, `kgen` (generated), `runtime_fusion`, ...
         nodes: Names of the ONNX nodes in it.
+        reads: TensorRT's names of its inputs' data types, each once.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,6 +37,17 @@ class Kernel(BaseModel):
     name: str
     type: str
     nodes: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+
+    @property
+    def quantized(self) -> bool:
+        """Whether it has a matrix product or convolution of int8 or fp8."""
+        return (self.type in _PRODUCTS or self.fused_attention) and not _QUANTIZED.isdisjoint(self.reads)
+
+    @property
+    def fused_attention(self) -> bool:
+        """Whether it is softmax and both products of attention."""
+        return "_mha_" in self.name
 
     @property
     def step_nodes(self) -> tuple[str, ...]:
@@ -62,6 +78,7 @@ class KernelCount(BaseModel):
     total: int
     types: dict[str, int]
     fused_attention: int = Field(default=0, description="attentions that are one kernel, softmax and both products")
+    quantized: int = Field(default=0, description="kernels with a matrix product or convolution of int8 or fp8")
     steps: tuple[StepKernels, ...] = ()
 
 
@@ -74,7 +91,9 @@ def read_kernels(messages: Iterable[str]) -> tuple[Kernel, ...]:
             if match:
                 _, _, metadata = line.rpartition("Metadata:")
                 nodes = tuple(dict.fromkeys(_NODE.findall(metadata)))
-                found.append(Kernel(name=match["name"].strip(), type=match["type"].strip(), nodes=nodes))
+                inputs = _INPUTS.search(line)
+                reads = tuple(dict.fromkeys(_DATATYPE.findall(inputs[1]))) if inputs else ()
+                found.append(Kernel(name=match["name"].strip(), type=match["type"].strip(), nodes=nodes, reads=reads))
     return tuple(found)
 
 
@@ -89,7 +108,8 @@ def count_kernels(kernels: Iterable[Kernel]) -> KernelCount:
             (only if len(kernel.step_nodes) == len(kernel.nodes) else shared)[block] += 1
     return KernelCount(
         total=len(launched),
-        fused_attention=sum("_mha_" in kernel.name for kernel in launched),
+        fused_attention=sum(kernel.fused_attention for kernel in launched),
+        quantized=sum(kernel.quantized for kernel in launched),
         types=dict(Counter(kernel.type for kernel in launched).most_common()),
         steps=tuple(
             StepKernels(block=block, only=only[block], shared=shared[block]) for block in sorted({*only, *shared})

@@ -18,7 +18,7 @@ from tmdeploy.quantize.request import Calibration
 if TYPE_CHECKING:
     import onnx
 
-# TensorRT's numbers. ONNX Runtime's default of 128 bins leaves its entropy search a single threshold, the largest value.
+# TensorRT's numbers. With ONNX Runtime's default of 128 bins, its entropy search has one threshold to choose from.
 _BINS, _LEVELS = 2048, 128
 
 

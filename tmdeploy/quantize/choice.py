@@ -1,4 +1,4 @@
-"""Which nodes are quantised. Planners, plans, sizes, softmax and LayerNorm never are: only matrix products are at all."""
+"""Which nodes are quantised: matrix products outside the planners, so never sizes, softmax or LayerNorm."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def check_source(request: QuantizeRequest, metadata: ArtifactMetadata | None, op
         raise ArtifactError(
             f"is quantised to {metadata.precision} already",
             path=request.model,
-            remedy=f"Quantise {metadata.quantization.source_name if metadata.quantization else 'the fp32 file'} instead",
+            remedy="Quantise the fp32 file that it was made from",
         )
     if metadata.precision != "fp32":
         raise ArtifactError(

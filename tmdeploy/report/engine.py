@@ -53,6 +53,9 @@ def engine_table(path: Path, record: EngineRecord, *, title: str) -> Table:
         if record.model is not None:
             depth = record.model.architecture["depth"]
             table.add_row("attention fused", f"in {record.kernels.fused_attention} of {depth} blocks")
+            made = record.model.quantization
+            if made is not None:
+                table.add_row("quantised", f"{record.kernels.quantized} kernels for the file's {made.quantized} nodes")
     options = record.options.model_dump(exclude_defaults=True)
     if options:
         table.add_row("options", ", ".join(f"{name.replace('_', '-')} {value}" for name, value in options.items()))

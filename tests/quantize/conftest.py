@@ -1,0 +1,3 @@
+from tests.engine.conftest import exported
+
+__all__ = ["exported"]
