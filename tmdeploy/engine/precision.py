@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from tmdeploy.errors import ArtifactError, UsageError
 from tmdeploy.graph import keep
-from tmdeploy.graph.planners import made_of, named_values, only_for, signals, step_nodes
+from tmdeploy.graph.planners import made_of, named_values, only_for, passing, signals, step_nodes
 from tmdeploy.metadata import ArtifactMetadata, StepRecord
 from tmdeploy.ops import DOMAIN
 
@@ -214,7 +214,7 @@ def _group(entry: str, graph: ir.Graph, wide: set[ir.Node], steps: Sequence[Step
     if entry in _GROUP_OPS:
         return {node for node in graph if node.domain == "" and node.op_type in _GROUP_OPS[entry]}
     if entry == "planner":
-        return only_for(signals(graph, steps), wide)
+        return only_for(signals(graph, steps), wide, passing(graph, steps))
     if entry == "size":
         values = named_values(graph)
         return made_of([values[step.size_out] for step in steps if step.size_out is not None], graph)

@@ -36,16 +36,43 @@ def step_nodes(graph: ir.Graph, steps: Sequence[StepRecord]) -> set[ir.Node]:
     return found
 
 
+def deciding_nodes(graph: ir.Graph, steps: Sequence[StepRecord]) -> set[ir.Node]:
+    """Reduction steps, and what is computed for them alone: metric, scores, weights of a fusion; not the tokens.
+
+    Args:
+        graph: Its nodes sorted, as the standard requires.
+        steps: Where the steps are.
+    """
+    found = step_nodes(graph, steps) | {node for node in graph if node.domain == DOMAIN}
+    tokens = passing(graph, steps)
+    for node in reversed(graph):
+        if tokens.isdisjoint(node.outputs) and any(value.uses() for value in node.outputs) and _feeds_only(node, found):
+            found.add(node)
+    return found
+
+
+def passing(graph: ir.Graph, steps: Sequence[StepRecord]) -> set[ir.Value]:
+    """Tokens before and after every step: what computes these computes for the model, whatever else reads them."""
+    values = named_values(graph)
+    return {values[name] for step in steps for name in (step.x_in, step.x_out) if name in values}
+
+
 def signals(graph: ir.Graph, steps: Sequence[StepRecord]) -> list[ir.Value]:
     """The tensors that planners decide on."""
     values = named_values(graph)
     return [values[name] for step in steps for name in (step.signal, step.metric) if name is not None]
 
 
-def only_for(ends: Iterable[ir.Value], consumers: Collection[ir.Node]) -> set[ir.Node]:
-    """Nodes all of whose results go to `consumers` or to such nodes: what is computed for the planners alone."""
+def only_for(ends: Iterable[ir.Value], consumers: Collection[ir.Node], stops: Collection[ir.Value]) -> set[ir.Node]:
+    """Nodes all of whose results go to `consumers` or to such nodes: what is computed for the planners alone.
+
+    Args:
+        ends: Where to begin, upwards.
+        consumers: The planners.
+        stops: Not beyond these.
+    """
     found = set(consumers)
-    walk_up(ends, set(), found, lambda node: _feeds_only(node, found))
+    walk_up(ends, stops, found, lambda node: _feeds_only(node, found))
     return found - set(consumers)
 
 

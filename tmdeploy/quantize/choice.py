@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from tmdeploy.errors import UsageError
 from tmdeploy.graph.keep import matches
-from tmdeploy.graph.planners import only_for, signals, step_nodes, walk_up
+from tmdeploy.graph.planners import deciding_nodes, signals, walk_up
 from tmdeploy.metadata import StepRecord
 
 GROUPS = ("metric-source", "patch-embed", "head", "attention")
@@ -26,7 +26,7 @@ class Choice:
         quantized: They compute in the scheme.
         kept: Name and the entry of the list that keeps it in float.
         activations: Tensors that the quantised nodes read, weights aside.
-        planner: Matrix products of planners and of what is computed for them alone.
+        planner: Matrix products of reduction steps and of what is computed for them alone.
     """
 
     quantized: tuple[str, ...]
@@ -39,7 +39,7 @@ def choose(model: onnx.ModelProto, steps: Sequence[StepRecord], keep: Sequence[s
     """Decide for every matrix product.
 
     Candidates are linear layers and convolutions, whose weight is a constant, and attention's two products. What a
-    planner consists of, and what is computed for planners alone, is none.
+    reduction step consists of, and what is computed for it alone, is none.
 
     Args:
         model: fp32, node names unique.
@@ -50,8 +50,7 @@ def choose(model: onnx.ModelProto, steps: Sequence[StepRecord], keep: Sequence[s
         UsageError: An entry that fits no candidate, or nothing is left to quantise.
     """
     graph = ir.serde.deserialize_model(onnx.shape_inference.infer_shapes(model)).graph
-    planners = step_nodes(graph, steps)
-    planners |= only_for(signals(graph, steps), planners)
+    planners = deciding_nodes(graph, steps)
     products = [node for node in graph if node.op_type in PRODUCTS and node.domain == ""]
     candidates = [node for node in products if node not in planners and (_is_linear(node) or _is_attention(node))]
     groups = _groups(graph, candidates, steps)
