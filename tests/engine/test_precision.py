@@ -155,7 +155,11 @@ def test_pairs_take_the_type_of_what_they_stand_between(precision: str, exported
     path, report = quantized(exported("tome"), tmp_path)
     changed, _, _ = _converted(path, precision)
     onnx.checker.check_model(changed, full_check=precision == "fp16")  # Conv has no bf16 before opset 22
-    types, makers = _types(changed), {output: node for node in changed.graph.node for output in node.output}
+    types = {
+        value.name: value.type.tensor_type.elem_type for value in (*changed.graph.value_info, *changed.graph.output)
+    }
+    types.update({tensor.name: tensor.data_type for tensor in changed.graph.initializer})
+    makers = {output: node for node in changed.graph.node for output in node.output}
     low = TensorProto.FLOAT16 if precision == "fp16" else TensorProto.BFLOAT16
     for node in changed.graph.node:
         if node.name in report.quantized:

@@ -1,3 +1,0 @@
-from tests.engine.conftest import exported
-
-__all__ = ["exported"]
