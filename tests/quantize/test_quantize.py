@@ -260,10 +260,11 @@ def test_what_is_refused(exported: Exported, tmp_path: Path):
         ({"percentile": 3.0}, "--percentile 3: from 50 to 100"),
         ({"max_drop": 2.0}, "--max-drop 2: a share"),
         ({"data": []}, "nothing to calibrate on"),
+        ({"model": tmp_path / "x.pt"}, r"only an \.onnx is quantised\. Export a checkpoint first"),
         ({"output": tmp_path / "x.plan"}, r"a quantised model ends in \.onnx"),
     ):
         with pytest.raises(UsageError, match=message):
-            quantized(exported("none"), tmp_path, **changes)
+            quantized(**{"model": exported("none"), "folder": tmp_path, **changes})
 
 
 def test_images_that_cannot_be_read(exported: Exported, tmp_path: Path):

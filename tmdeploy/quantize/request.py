@@ -63,6 +63,10 @@ def check_request(request: QuantizeRequest) -> None:
         UsageError: An option out of its range, or an output that is the model itself.
         ArtifactError: The output cannot be written.
     """
+    if request.model.suffix != ".onnx":
+        raise UsageError(
+            f"{request.model}: only an .onnx is quantised", remedy="Export a checkpoint first: tmdeploy export"
+        )
     if not request.data:
         raise UsageError("there is nothing to calibrate on", remedy="Name images with --data")
     if not 50.0 <= request.percentile <= 100.0:
