@@ -22,6 +22,7 @@ from .console import complain, settings
 # One row a command; the module's function of the same name is the command.
 COMMANDS = (
     "export",
+    "quantize",
     "build",
     "refit",
     "validate",
@@ -34,7 +35,7 @@ COMMANDS = (
     "plugins",
     "demo",
 )
-_NEED_ARGUMENTS = {"export", "build", "refit", "validate", "bench", "infer", "inspect", "visualize"}
+_NEED_ARGUMENTS = {"export", "quantize", "build", "refit", "validate", "bench", "infer", "inspect", "visualize"}
 _EPILOG = "Every command takes --debug (show tracebacks) and --quiet. Exit codes: 0 done or passed, 1 a check failed, \
 2 usage, 3 environment missing, 4 export, parse or build failed, 130 interrupted."
 

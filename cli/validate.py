@@ -33,8 +33,12 @@ def validate(
     atol: Annotated[float | None, typer.Option(help="Logits error where plans agree (fp32: 1e-4).")] = None,
     op_rtol: Annotated[float | None, typer.Option(help="Error of an op on the same inputs (fp32: 1e-5).")] = None,
     tie_gap: Annotated[float | None, typer.Option(help="Largest gap of a near-tie (fp32: 1e-5).")] = None,
-    max_ties: Annotated[float, typer.Option(help="Largest share of near-ties.")] = 0.05,
-    min_top1_agreement: Annotated[float, typer.Option(help="Where plans agree.")] = 0.995,
+    max_ties: Annotated[
+        float | None, typer.Option(help="Largest share of near-ties (0.05; of a quantised file 1).")
+    ] = None,
+    min_top1_agreement: Annotated[
+        float | None, typer.Option(help="Where plans agree (0.995; of a quantised file 0.98).")
+    ] = None,
     min_p: Annotated[float, typer.Option(help="McNemar p-value below which an accuracy drop fails.")] = 0.05,
     arch: ArchOption = None,
     num_heads: NumHeadsOption = None,

@@ -1,7 +1,7 @@
 """Shared fixtures; hypothesis runs the same examples everywhere."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -52,3 +52,19 @@ def digits_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("digits") / "digits.onnx"
     export_checkpoint(ExportRequest(checkpoint=EXAMPLES / "digits_tome.pt", output=output, verify=False))
     return output
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`exported("tome")`, `exported("tome", lowering="portable")`: the file, made once a worker, for reading only."""
+    from tests.engine.engines import export_tiny
+
+    made: dict[tuple[object, ...], Path] = {}
+
+    def export(method: str, **request: object) -> Path:
+        key = (method, *sorted(request.items()))
+        if key not in made:
+            made[key] = export_tiny(method, tmp_path_factory.mktemp(method), **request)
+        return made[key]
+
+    return export

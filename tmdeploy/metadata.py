@@ -49,6 +49,22 @@ class StepRecord(_Frozen):
     size_out: str | None = Field(default=None, description="tensor f32 [B, M], for methods that track sizes")
 
 
+class QuantizationRecord(_Frozen):
+    """How a file was quantised (tmdeploy quantize)."""
+
+    scheme: Literal["int8", "fp8"] = Field(description="int8: symmetric; fp8: E4M3FN. Weights per output channel")
+    calibration: Literal["minmax", "percentile", "entropy"] = Field(description="where activations' ranges come from")
+    percentile: float | None = Field(default=None, description="of magnitudes, for that calibration")
+    images: int = Field(description="calibration images")
+    images_sha256: str = Field(description="of what the model was given of them, in order")
+    schedule: tuple[int, ...] = Field(default=(), description="the calibration ran with")
+    keep_float: tuple[str, ...] = Field(default=(), description="groups, op types and patterns left in float")
+    quantized: int = Field(description="matrix products and convolutions that compute in the scheme")
+    kept: int = Field(description="those that compute in float")
+    source_name: str = Field(description="file name of the unquantised model")
+    source_sha256: str
+
+
 class ArtifactMetadata(_Frozen):
     """Everything a reader of the file needs to use it right without the checkpoint it came from."""
 
@@ -72,7 +88,10 @@ class ArtifactMetadata(_Frozen):
     )
     class_names: tuple[str, ...] = ()
     opset: int
-    precision: Literal["fp32", "fp16"] = "fp32"
+    precision: Literal["fp32", "fp16", "int8", "fp8"] = Field(
+        default="fp32", description="int8 and fp8: of the quantised nodes, the rest is fp32"
+    )
+    quantization: QuantizationRecord | None = None
     lowering: Literal["custom", "portable"] = "custom"
     deterministic_planner: bool = True
     dynamic_batch: bool = True

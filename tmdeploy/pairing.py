@@ -103,7 +103,7 @@ def sample_source(
     if not data:
         return _random_samples(random, spec, in_graph=in_graph)
     reader = ImageReader(find_images(data)[:limit], spec, in_graph=in_graph)
-    labels = _labels(reader.paths, candidate if candidate.class_names else reference)
+    labels = image_labels(reader.paths, candidate if candidate.class_names else reference)
     return ImageFiles(reader, ", ".join(map(str, data)), dict(zip(reader.paths, labels, strict=True)))
 
 
@@ -124,7 +124,7 @@ def load_samples(runner: Runner, data: Sequence[str | Path], *, random: int, lim
         return _random_samples(random, spec, in_graph=in_graph)
     reader = ImageReader(find_images(data)[:limit], spec, in_graph=in_graph)
     batch = reader.all()
-    labels = dict(zip(reader.paths, _labels(reader.paths, runner), strict=True))
+    labels = dict(zip(reader.paths, image_labels(reader.paths, runner), strict=True))
     return Samples(
         batch.images,
         tuple(path.name for path in batch.paths),
@@ -139,8 +139,8 @@ def _random_samples(count: int, spec: Preprocessing, *, in_graph: bool) -> Sampl
     return Samples(random_images(count, spec, in_graph=in_graph), names, counted(count, "seeded random image"))
 
 
-def _labels(paths: Sequence[Path], runner: Runner) -> list[int]:
-    """Class of every image, -1 where nothing tells."""
+def image_labels(paths: Sequence[Path], runner: Runner) -> list[int]:
+    """Class of every image by the model's own names and number of classes, -1 where nothing tells."""
     metadata = runner.metadata
     classes = metadata.architecture.get("num_classes") if metadata is not None else None
     if metadata is None:

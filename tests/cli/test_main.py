@@ -52,6 +52,7 @@ def test_commands_on_an_onnx_file_need_no_torch(digits_onnx: Path, tmp_path: Pat
         ("visualize", digits_onnx, images / "3_0.png", "-o", tmp_path / "groups.png"),
         ("bench", digits_onnx, "--batch", 1, "--duration", "0.1s", "--rounds", 3, "--iterations", 3, "--no-memory"),
         ("validate", digits_onnx, digits_onnx, "--data", images, "--batch", "4"),
+        ("quantize", digits_onnx, "--data", images, "--int8", "-o", tmp_path / "int8.onnx"),
         ("doctor",),
     ):
         done = _without_torch(*arguments)

@@ -32,6 +32,33 @@ def test_kernels_of_a_log():
     assert counted.steps == (StepKernels(block=0, only=2, shared=1), StepKernels(block=3, only=1, shared=0))
 
 
+def test_products_of_eight_bits():
+    """Lines of a build of an int8 file, shortened."""
+    port = "{{ Name: x, Dimensions: [8,96], Datatype: {} , Format: (Linear) }}"
+    kinds = (
+        ("product", "gemm", ("Int8",)),
+        ("float_product", "gemm", ("Float",)),
+        ("and_residual", "runtime_fusion", ("Int8", "Half")),
+        ("stem", "correlation", ("FP8",)),
+        ("_gemm_mha_v2", "kgen", ("Int8", "Half")),
+        ("dequantize", "kgen", ("Int8",)),
+    )
+    lines = []
+    for name, kind, types in kinds:
+        inputs = ", ".join(port.format(one) for one in types)
+        rest = "Constants: [ { Name: w, Datatype: Int8 }], Outputs: [ { Name: y, Datatype: Int8 }], Metadata: "
+        lines.append(f"Name: {name}, LayerType: {kind}, Inputs: [ {inputs}], {rest}[ONNX Layer: {name}]")
+    kernels = read_layers(lines)
+    assert [len(kernel.inputs) for kernel in kernels] == [len(types) for _, _, types in kinds]
+    assert [kernel.name for kernel in kernels if kernel.quantized] == [
+        "product",
+        "and_residual",
+        "stem",
+        "_gemm_mha_v2",
+    ]
+    assert count_kernels(kernels).quantized == 4
+
+
 def test_a_log_without_kernels():
     assert read_layers(["nothing", "Name: not a layer"]) == ()
     assert count_kernels(()).total == 0

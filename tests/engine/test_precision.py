@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.engine.conftest import Exported
+from tests.quantize.pictures import quantized
 from tests.vits import tiny_images
 from tmdeploy.engine.lowering import inline_ops
 from tmdeploy.engine.precision import GROUPS, convert, parse_keep
@@ -146,3 +147,43 @@ def test_metadata_still_fits_the_graph(exported: Exported, tmp_path: Path):
     again = load_source(path)[1]
     assert isinstance(again, ArtifactMetadata)
     assert again == metadata
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_pairs_take_the_type_of_what_they_stand_between(precision: str, exported: Exported, tmp_path: Path):
+    """No Cast between a DequantizeLinear and its product: TensorRT would not see the pattern."""
+    path, report = quantized(exported("tome"), tmp_path)
+    changed, _, _ = _converted(path, precision)
+    onnx.checker.check_model(changed, full_check=precision == "fp16")  # Conv has no bf16 before opset 22
+    types = {
+        value.name: value.type.tensor_type.elem_type for value in (*changed.graph.value_info, *changed.graph.output)
+    }
+    types.update({tensor.name: tensor.data_type for tensor in changed.graph.initializer})
+    makers = {output: node for node in changed.graph.node for output in node.output}
+    low = TensorProto.FLOAT16 if precision == "fp16" else TensorProto.BFLOAT16
+    for node in changed.graph.node:
+        if node.name in report.quantized:
+            assert [makers[name].op_type for name in node.input[:2]] == ["DequantizeLinear"] * 2
+            assert {types[name] for name in (*node.input, *node.output)} == {low}
+        if node.op_type == "QuantizeLinear":
+            assert types[node.input[1]] == types.get(node.input[0], TensorProto.FLOAT)
+            assert node.input[0] not in makers or makers[node.input[0]].op_type != "Cast"  # LayerNorm stays fp32
+    if precision == "fp16":
+        original, _ = load_source(path)
+        expected, got = (_run(model, ["logits"])[0] for model in (original, changed))
+        assert 0 < np.median(np.abs(got - expected).max(axis=1)) < 0.02 * np.abs(expected).max()
+
+
+def test_a_scale_that_fp16_cannot_hold_stays(exported: Exported, tmp_path: Path):
+    path, report = quantized(exported("none"), tmp_path)
+    proto = onnx.load(path)
+    pairs = {node.output[0]: node for node in proto.graph.node if node.op_type == "DequantizeLinear"}
+    product = next(node for node in proto.graph.node if node.name in report.quantized and node.op_type == "MatMul")
+    (scale,) = [t for t in proto.graph.initializer if t.name == pairs[product.input[1]].input[1]]
+    numbers = numpy_helper.to_array(scale).copy()
+    numbers[0] = 1e-9
+    scale.CopyFrom(numpy_helper.from_array(numbers, scale.name))
+    onnx.save(proto, tmp_path / "tiny_scale.onnx")
+    changed, _, _ = _converted(tmp_path / "tiny_scale.onnx")
+    kept = numpy_helper.to_array(next(t for t in changed.graph.initializer if t.name == scale.name))
+    assert (kept.dtype, kept[0]) == (np.float32, np.float32(1e-9))

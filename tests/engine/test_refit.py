@@ -196,6 +196,14 @@ def test_the_same_request_prepares_the_same_graph(tmp_path: Path):
     assert (library.plugins, library.plugin) == ("auto", Path("/gone/library.so"))
 
 
+@pytest.mark.parametrize(
+    ("precision", "asked"), [("fp16", "fp16"), ("tf32", "tf32"), ("int8", None), ("int8+fp16", "fp16"), ("fp8", None)]
+)
+def test_a_quantised_file_is_converted_again_only_for_its_rest(precision: str, asked: str | None, tmp_path: Path):
+    record = read_engine(engine_file(tmp_path, full_bytes(), precision=precision))
+    assert build_request(record, Path("m.onnx"), Path("o.plan")).precision == asked
+
+
 def test_without_a_gpu_it_says_so(exported: Exported, tmp_path: Path):
     engine = engine_file(
         tmp_path, rtx_bytes(), options=STRIPPED, source_sha256=sha256(exported("none")), source_name="none.onnx"

@@ -53,6 +53,7 @@ def with_step_outputs(model: onnx.ModelProto, metadata: ArtifactMetadata) -> onn
     import onnx
 
     present = {output for node in model.graph.node for output in node.output}
+    present |= {tensor.name for tensor in model.graph.initializer}  # sizes before the first step, at a static batch
     outputs = {value.name for value in model.graph.output}
     half = onnx.TensorProto.FLOAT16 if metadata.precision == "fp16" else onnx.TensorProto.FLOAT
     for step in metadata.steps:

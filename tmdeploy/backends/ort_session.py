@@ -146,14 +146,14 @@ def make_session(source: Path | bytes, *, path: Path, threads: int | None = None
     if target.library is not None:
         _register(options, target.library)
     try:
-        # Old ones (1.20) fall back all the same, and print to stdout that they do; `confirm` finds out.
-        with contextlib.redirect_stdout(io.StringIO()):
-            session = runtime.InferenceSession(
-                source if isinstance(source, bytes) else str(source),
-                options,
-                providers=target.providers(source),
-                enable_fallback=0,
-            )
+        try:
+            session = _open(runtime, source, options, target)
+        except Exception as error:
+            if "float8" not in str(error):
+                raise
+            # It fuses float8 pairs into products that it has for integers only (seen in 1.31.1)
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
+            session = _open(runtime, source, options, target)
     except Exception as error:
         missing = target.cause(runtime, error)
         if missing is not None:
@@ -165,6 +165,13 @@ def make_session(source: Path | bytes, *, path: Path, threads: int | None = None
     session.disable_fallback()
     target.confirm(runtime, session, path)
     return session
+
+
+def _open(runtime: Any, source: Path | bytes, options: Any, target: Target) -> Any:
+    given = source if isinstance(source, bytes) else str(source)
+    # Old ones (1.20) fall back all the same, and print to stdout that they do; `confirm` finds out.
+    with contextlib.redirect_stdout(io.StringIO()):
+        return runtime.InferenceSession(given, options, providers=target.providers(source), enable_fallback=0)
 
 
 def first_line(error: Exception) -> str:

@@ -89,7 +89,7 @@ def build_engine(request: BuildRequest, tell: Tell = lambda _, __: None) -> Buil
         sha256=digest,
         source_name=request.model.name,
         source_sha256=sha256(request.model),
-        precision=prepared.precision,  # type: ignore[arg-type]  # pydantic checks the name
+        precision=_engine_precision(prepared),  # type: ignore[arg-type]  # pydantic checks the name
         keep_fp32=request.keep_fp32 if prepared.precision in {"fp16", "bf16"} else (),
         lowering="portable" if prepared.vehicle is Vehicle.NONE else "plugin",
         profiles=request.profiles,
@@ -138,6 +138,9 @@ def prepare(
             blocks = ", ".join(map(str, schedule.clipped))
             notes.append(f"at its upper end the schedule is clipped in block {blocks}: no more tokens to merge there")
     stored = metadata.precision if metadata is not None else _stored_precision(model)
+    quantized = stored if stored in {"int8", "fp8"} else None
+    if quantized is not None:
+        stored = "fp32"  # the rest of it
     precision = request.precision or stored
     if stored == "fp16" and precision != "fp16":
         raise UsageError(
@@ -162,6 +165,7 @@ def prepare(
         model=lowered.model,
         images=images.name,
         precision=precision,
+        quantized=quantized,
         schedule=schedule,
         vehicle=lowered.vehicle,
         plugin_nodes=lowered.plugin_nodes,
@@ -184,6 +188,13 @@ def _layer_file(layers: tuple[Layer, ...], prepared: Prepared, record: EngineRec
             Listing(source="build log", profile=number, layers=part) for number, part in enumerate(profiles)
         )
     return LayerFile(engine_sha256=record.sha256, listings=listings, io=read_io(log.details), roles=roles)
+
+
+def _engine_precision(prepared: Prepared) -> str:
+    """`fp16`, `int8` (the rest is fp32), `int8+fp16`."""
+    if prepared.quantized is None:
+        return prepared.precision
+    return prepared.quantized if prepared.precision == "fp32" else f"{prepared.quantized}+{prepared.precision}"
 
 
 @dataclass(frozen=True)

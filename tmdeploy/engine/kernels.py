@@ -28,6 +28,7 @@ class KernelCount(BaseModel):
     total: int
     types: dict[str, int]
     fused_attention: int = Field(default=0, description="attentions that are one kernel, softmax and both products")
+    quantized: int = Field(default=0, description="kernels with a matrix product or convolution of int8 or fp8")
     steps: tuple[StepKernels, ...] = ()
 
 
@@ -42,7 +43,8 @@ def count_kernels(layers: Iterable[Layer]) -> KernelCount:
             (only if len(layer.step_nodes) == len(layer.nodes) else shared)[block] += 1
     return KernelCount(
         total=len(launched),
-        fused_attention=sum("_mha_" in layer.name for layer in launched),
+        fused_attention=sum(layer.fused_attention for layer in launched),
+        quantized=sum(layer.quantized for layer in launched),
         types=dict(Counter(layer.type for layer in launched).most_common()),
         steps=tuple(
             StepKernels(block=block, only=only[block], shared=shared[block]) for block in sorted({*only, *shared})

@@ -25,6 +25,8 @@ _STEP = re.compile(r"^block(\d+)/(TokenMatch|TokenSelect|TokenReduce)")
 _SIZES = re.compile(r"^block(\d+)/(?:size_|TokenReduce/(?:wsum|weight|source_weight))")
 _SCHEDULE = re.compile(r"^(?:step_(\d+)_|r_at_least|keep_at_least)")
 _HOST = {"shape_call", "signal", "wait"}  # arithmetic on shapes, streams that wait for each other: no launches
+_PRODUCTS = {"gemm", "correlation", "runtime_fusion"}  # the last: a product with what surrounds it
+_QUANTIZED = {"int8", "fp8"}
 _SHAPES = {"shape_call", "ShapeHostToDevice"}
 
 
@@ -68,6 +70,17 @@ class Layer(_Frozen):
     def step_nodes(self) -> tuple[str, ...]:
         """Those that belong to a reduction step."""
         return tuple(node for node in self.nodes if _STEP.match(node))
+
+    @property
+    def fused_attention(self) -> bool:
+        """Whether it is softmax and both products of attention."""
+        return "_mha_" in self.name
+
+    @property
+    def quantized(self) -> bool:
+        """Whether it has a matrix product or convolution of int8 or fp8."""
+        read = {operand.type for operand in self.inputs}
+        return (self.type in _PRODUCTS or self.fused_attention) and not _QUANTIZED.isdisjoint(read)
 
     @property
     def launches(self) -> bool:

@@ -27,7 +27,8 @@ class Prepared:
     Attributes:
         model: Only ops the parser knows.
         images: Name of the image input.
-        precision: fp32, tf32, fp16 or bf16.
+        precision: fp32, tf32, fp16 or bf16; of a quantised file, what is not quantised.
+        quantized: int8 or fp8; None for any other file.
         schedule: Range of the runtime schedule; None: it is a constant.
         vehicle: What carries the ops of the domain.
         plugin_nodes: Names of the nodes that have to become plugin layers.
@@ -38,6 +39,7 @@ class Prepared:
     model: onnx.ModelProto
     images: str
     precision: str
+    quantized: str | None
     schedule: ScheduleRange | None
     vehicle: Vehicle
     plugin_nodes: tuple[str, ...]

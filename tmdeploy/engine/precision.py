@@ -6,8 +6,7 @@ node of the one kind meets a tensor of the other.
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,8 @@ import onnx
 import onnx_ir as ir
 
 from tmdeploy.errors import ArtifactError, UsageError
+from tmdeploy.graph import keep
+from tmdeploy.graph.planners import made_of, named_values, only_for, passing, signals, step_nodes
 from tmdeploy.metadata import ArtifactMetadata, StepRecord
 from tmdeploy.ops import DOMAIN
 
@@ -24,8 +25,9 @@ GROUPS = ("planner", "size", "softmax", "layernorm")
 _TYPES = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 _GROUP_OPS = {"softmax": ("Softmax", "LogSoftmax"), "layernorm": ("LayerNormalization",)}
 # Their types are fixed by an attribute or by the standard, so they keep them.
-_TYPED = {"Cast", "CastLike", "Constant", "ConstantOfShape", "EyeLike", "QuantizeLinear", "DequantizeLinear", "Resize"}
+_TYPED = {"Cast", "CastLike", "Constant", "ConstantOfShape", "EyeLike", "Resize"}
 _FP16_MAX = 65504.0
+_SCALE_RTOL = 1 / 256  # half a step of int8 at full scale
 
 
 @dataclass(frozen=True)
@@ -51,47 +53,30 @@ def parse_keep(text: str | None) -> tuple[str, ...]:
     Raises:
         UsageError: Both forms mixed, or a group taken out that is not in it.
     """
-    if text is None:
-        return GROUPS
-    entries = [entry.strip() for entry in text.split(",") if entry.strip()]
-    signed = [entry for entry in entries if entry[0] in "+-"]
-    if not signed:
-        return tuple(entries)
-    if len(signed) != len(entries):
-        raise UsageError(f"--keep-fp32 {text}: mixes entries with and without a sign", remedy="Give all or none a sign")
-    kept = list(GROUPS)
-    for entry in signed:
-        name = entry[1:]
-        if entry[0] == "+":
-            kept.append(name)
-        elif name in kept:
-            kept.remove(name)
-        else:
-            raise UsageError(f"--keep-fp32 {text}: '{name}' is not in the set ({', '.join(kept)})")
-    return tuple(kept)
+    return keep.parse_keep(text, GROUPS, "--keep-fp32")
 
 
 def convert(
-    model: onnx.ModelProto, precision: str, keep: Sequence[str], metadata: ArtifactMetadata | None, *, path: str
+    model: onnx.ModelProto, precision: str, kept: Sequence[str], metadata: ArtifactMetadata | None, *, path: str
 ) -> tuple[onnx.ModelProto, Conversion]:
     """Convert an fp32 model. Inputs and outputs keep their types.
 
     Args:
         model: As exported, function bodies not yet inlined.
         precision: `fp16` or `bf16`.
-        keep: What stays in fp32: groups (`GROUPS`), op types, or patterns of node names.
+        kept: What stays in fp32: groups (`GROUPS`), op types, or patterns of node names.
         metadata: Says where the reduction steps are.
         path: For messages.
 
     Raises:
-        UsageError: An entry of `keep` that fits no node.
+        UsageError: An entry of `kept` that fits no node.
         ArtifactError: Control flow, or tensors of unknown type.
     """
     inferred = onnx.shape_inference.infer_shapes(model)
     graph = ir.serde.deserialize_model(inferred)
     steps = metadata.steps if metadata is not None else ()
-    wide = _wide_nodes(graph.graph, keep, steps)
-    converter = _Converter(graph.graph, _TYPES[precision], wide, keep_sizes="size" in keep, path=path)
+    wide = _wide_nodes(graph.graph, kept, steps)
+    converter = _Converter(graph.graph, _TYPES[precision], wide, keep_sizes="size" in kept, path=path)
     done = converter.run()
     return ir.serde.serialize_model(graph), done
 
@@ -141,9 +126,28 @@ class _Converter:
         """Positions of inputs and outputs that are of the low precision."""
         if node in self._wide or node.op_type in _TYPED:
             return set(), set()
+        if node.op_type == "QuantizeLinear":  # as its input is: what is fp32 anyway is quantised without a detour
+            low = self._dtype(node.inputs[0]) == self._low and self._scale_fits(node)
+            return ({0, 1}, set()) if low else (set(), set())
+        if node.op_type == "DequantizeLinear":  # as its users are: a Cast between would hide the pair from TensorRT
+            users = node.outputs[0].uses()
+            low = self._scale_fits(node) and all(position in self._low_ports(user)[0] for user, position in users)
+            return ({1}, {0}) if low else (set(), set())
         if node.domain == DOMAIN:  # TokenReduce: x and y; weights and their sums are fp32, as its body has them
             return {0}, {0}
         return set(range(len(node.inputs))), set(range(len(node.outputs)))
+
+    def _dtype(self, value: ir.Value | None) -> ir.DataType | None:
+        return None if value is None else value.dtype
+
+    def _scale_fits(self, node: ir.Node) -> bool:
+        """Whether the low precision can hold the scale: fp16 rounds small ones, and loses the smallest."""
+        scale = node.inputs[1]
+        if scale is None or scale.const_value is None:
+            return False
+        exact = scale.const_value.numpy().astype(np.float32)
+        rounded = exact.astype(self._low.numpy()).astype(np.float32)
+        return bool((np.abs(rounded - exact) <= _SCALE_RTOL * exact).all())
 
     def _is_float(self, value: ir.Value | None) -> bool:
         if value is None:
@@ -193,24 +197,10 @@ class _Converter:
         return self._cast(value, ir.DataType.FLOAT, name=name)
 
 
-def _wide_nodes(graph: ir.Graph, keep: Sequence[str], steps: Sequence[StepRecord]) -> set[ir.Node]:
-    wide: set[ir.Node] = set()
-    nodes = list(graph)
-    planners = [node for node in nodes if node.domain == DOMAIN and node.op_type != "TokenReduce"]
-    wide.update(planners)  # their bodies compute in fp32 whatever they are given
-    values = {value.name: value for node in nodes for value in node.outputs}
-    values.update({value.name: value for value in graph.inputs})
-    for step in steps:  # bodies that were inlined: so do these
-        inputs = (step.signal, step.metric, step.x_in, step.size_in)
-        ends = [values[name] for name in inputs if name is not None and name in values]
-        plan = [values[name] for name in (step.map, step.index)]
-        inlined = any(value.producer() not in planners for value in plan)
-        if inlined:
-            wide |= _between(ends, plan)
-            made = [values[name] for name in (step.x_out, step.size_out) if name is not None and name in values]
-            wide |= _between([*ends, *plan], made)
-    for entry in keep:
-        found = _group(entry, nodes, wide, steps, values)
+def _wide_nodes(graph: ir.Graph, entries: Sequence[str], steps: Sequence[StepRecord]) -> set[ir.Node]:
+    wide = step_nodes(graph, steps)  # planners' bodies compute in fp32 whatever they are given
+    for entry in entries:
+        found = _group(entry, graph, wide, steps)
         if not found and entry not in GROUPS:
             raise UsageError(
                 f"--keep-fp32: no node fits '{entry}'",
@@ -220,68 +210,15 @@ def _wide_nodes(graph: ir.Graph, keep: Sequence[str], steps: Sequence[StepRecord
     return wide
 
 
-def _group(
-    entry: str,
-    nodes: Sequence[ir.Node],
-    wide: set[ir.Node],
-    steps: Sequence[StepRecord],
-    values: dict[str | None, ir.Value],
-) -> set[ir.Node]:
+def _group(entry: str, graph: ir.Graph, wide: set[ir.Node], steps: Sequence[StepRecord]) -> set[ir.Node]:
     if entry in _GROUP_OPS:
-        return {node for node in nodes if node.domain == "" and node.op_type in _GROUP_OPS[entry]}
+        return {node for node in graph if node.domain == "" and node.op_type in _GROUP_OPS[entry]}
     if entry == "planner":
-        signals = [values[name] for step in steps for name in (step.signal, step.metric) if name is not None]
-        return _only_for(signals, wide)
+        return only_for(signals(graph, steps), wide, passing(graph, steps))
     if entry == "size":
-        return _made_of([values[step.size_out] for step in steps if step.size_out is not None], nodes)
-    return {node for node in nodes if node.op_type == entry or fnmatch.fnmatchcase(str(node.name), entry)}
-
-
-def _between(stops: Iterable[ir.Value], ends: Iterable[ir.Value]) -> set[ir.Node]:
-    """Nodes that lead to `ends`, up to `stops`."""
-    found: set[ir.Node] = set()
-    _walk(ends, set(stops), found, lambda _: True)
-    return found
-
-
-def _only_for(ends: Iterable[ir.Value], consumers: Collection[ir.Node]) -> set[ir.Node]:
-    """Nodes all of whose results go to `consumers` or to such nodes: what is computed for the planners alone."""
-    found = set(consumers)
-    _walk(ends, set(), found, lambda node: _feeds_only(node, found))
-    return found - set(consumers)
-
-
-def _feeds_only(node: ir.Node, consumers: Collection[ir.Node]) -> bool:
-    return all(user in consumers for value in node.outputs for user, _ in value.uses()) and not any(
-        value.is_graph_output() for value in node.outputs
-    )
-
-
-def _walk(
-    values: Iterable[ir.Value], stops: set[ir.Value], found: set[ir.Node], enter: Callable[[ir.Node], bool]
-) -> None:
-    """Go upwards from `values` through every node that `enter` lets in, and collect those."""
-    seen, queue = set(stops), list(values)
-    while queue:
-        value = queue.pop(0)
-        producer = value.producer()
-        if value in seen or producer is None or not enter(producer):
-            continue
-        seen.add(value)
-        found.add(producer)
-        queue += [source for source in producer.inputs if source is not None]
-
-
-def _made_of(sizes: Sequence[ir.Value], nodes: Sequence[ir.Node]) -> set[ir.Node]:
-    """Nodes that compute from sizes and constants alone, such as their logarithm."""
-    known, found = set(sizes), set()
-    for node in nodes:
-        floats = [value for value in node.inputs if value is not None and value.dtype == ir.DataType.FLOAT]
-        varying = [value for value in floats if value.const_value is None]
-        if varying and node.domain != DOMAIN and all(value in known for value in varying):
-            found.add(node)
-            known.update(node.outputs)
-    return found
+        values = named_values(graph)
+        return made_of([values[step.size_out] for step in steps if step.size_out is not None], graph)
+    return {node for node in graph if keep.matches(node, entry)}
 
 
 def _attributes(node: ir.Node) -> Iterable[Any]:

@@ -95,12 +95,13 @@ def refit_engine(request: RefitRequest, tell: Tell = lambda _, __: None) -> Buil
 def build_request(record: EngineRecord, model: Path, output: Path) -> BuildRequest:
     """The request that prepares a graph as it was prepared for this engine."""
     ranged = record.schedule
+    rest = record.precision.rpartition("+")[2]  # int8 and fp8 are in the file already
     ends = None if ranged is None else (ranged.min, ranged.opt, ranged.max)
     return BuildRequest(
         model=model,
         output=output,
         flavour=record.flavour.value,
-        precision=record.precision,
+        precision=None if rest in {"int8", "fp8"} else rest,
         keep_fp32=record.keep_fp32,
         profiles=record.profiles,
         schedule=None if ends is None else ":".join(",".join(map(str, end)) for end in ends),

@@ -17,6 +17,11 @@ from tmdeploy.files import write_text
 from tmdeploy.metadata import ArtifactMetadata
 
 SIDECAR_VERSION = 1
+Precision = Literal[
+    "fp32", "tf32", "fp16", "bf16",
+    "int8", "int8+tf32", "int8+fp16", "int8+bf16",
+    "fp8", "fp8+tf32", "fp8+fp16", "fp8+bf16",
+]  # fmt: skip
 
 
 class _Frozen(BaseModel):
@@ -103,7 +108,9 @@ class EngineRecord(_Frozen):
     sha256: str
     source_name: str
     source_sha256: str
-    precision: Literal["fp32", "tf32", "fp16", "bf16"]
+    precision: Precision = Field(
+        description="of a quantised file: the scheme, and what the rest computes in if that is not fp32"
+    )
     keep_fp32: tuple[str, ...] = ()
     lowering: Literal["plugin", "portable"]
     profiles: tuple[BatchRange, ...]

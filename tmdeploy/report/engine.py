@@ -31,7 +31,9 @@ def engine_table(path: Path, record: EngineRecord, *, title: str) -> Table:
     table.add_row("file", f"{record.bytes / 1e6:.1f} MB, sha256 {record.sha256[:16]}…, with {sidecar_path(path).name}")
     table.add_row("built by", f"{record.flavour.label} {record.tensorrt_version}, tmdeploy {record.tool_version}")
     table.add_row("runs on", _runs_on(record))
-    kept = f"; in fp32: {', '.join(record.keep_fp32) or 'nothing'}" if record.precision in {"fp16", "bf16"} else ""
+    kept = (
+        f"; in fp32: {', '.join(record.keep_fp32) or 'nothing'}" if record.precision.endswith(("fp16", "bf16")) else ""
+    )
     table.add_row("precision", f"{record.precision}{kept}")
     if record.model is not None:
         table.add_row("method", method_text(record.model))
@@ -52,6 +54,9 @@ def engine_table(path: Path, record: EngineRecord, *, title: str) -> Table:
         if record.model is not None:
             depth = record.model.architecture["depth"]
             table.add_row("attention fused", f"in {record.kernels.fused_attention} of {depth} blocks")
+            made = record.model.quantization
+            if made is not None:
+                table.add_row("quantised", f"{record.kernels.quantized} kernels for the file's {made.quantized} nodes")
     options = record.options.model_dump(exclude_defaults=True)
     if options:
         table.add_row("options", ", ".join(f"{name.replace('_', '-')} {value}" for name, value in options.items()))

@@ -38,6 +38,11 @@ def _facts(found: Inspection) -> Table:
         table.add_row("method", method_text(metadata))
         form = f"{metadata.precision}, {metadata.lowering} lowering, tmdeploy {metadata.tool_version}"
         table.add_row("made", f"from {metadata.source_name}, {form}, torch {metadata.torch_version}")
+        made = metadata.quantization
+        if made is not None:
+            how = made.calibration if made.percentile is None else f"{made.percentile:g}th percentile"
+            text = f"{made.quantized} nodes in {made.scheme}, {made.kept} kept in float ({', '.join(made.keep_float)})"
+            table.add_row("quantised", f"{text}; {how} of {made.images} images, from {made.source_name}")
     elif found.recipe is not None:
         recipe = found.recipe
         kind = recipe.spec.schedule_kind

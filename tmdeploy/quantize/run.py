@@ -1,0 +1,219 @@
+"""`quantize`: choose, calibrate, insert, check, compare, and only then give the file its name."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+import tmdeploy
+from tmdeploy.backends.onnxruntime import open_runner
+from tmdeploy.engine.lowering import name_nodes
+from tmdeploy.engine.source import load_source
+from tmdeploy.errors import ExportError
+from tmdeploy.files import atomic_path, sha256
+from tmdeploy.images import ImageReader, nothing_readable
+from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, QuantizationRecord, dump
+from tmdeploy.pairing import image_labels
+from tmdeploy.quantize.calibrate import calibrate
+from tmdeploy.quantize.choice import Choice, choose
+from tmdeploy.quantize.float8 import to_float8
+from tmdeploy.quantize.insert import insert_int8
+from tmdeploy.quantize.report import Drop, KeptNode, QuantizeReport, StepAgreement
+from tmdeploy.quantize.request import QuantizeRequest, check_request, check_source
+from tmdeploy.quantize.split import Split, split_images
+from tmdeploy.validate import ValidationReport, validate
+from tmdeploy.validate.samples import ImageFiles
+
+Progress = Callable[[str], None]
+
+
+def quantize(request: QuantizeRequest, progress: Progress = lambda _: None) -> QuantizeReport:
+    """Quantise a file, and compare it with what it was on images that it was not calibrated on.
+
+    Args:
+        request: What to do.
+        progress: Called with a short description when a stage begins.
+
+    Returns:
+        The report; where its drop is above `max_drop`, no file was written.
+
+    Raises:
+        UsageError: An option that cannot be meant.
+        ArtifactError: The model cannot be read or quantised, or the output cannot be written.
+        DataError: Images cannot be used, or there are too few.
+        ExportError: The result does not run, or is not finite.
+    """
+    check_request(request)
+    progress("reading the model")
+    model, found = load_source(request.model)
+    metadata = check_source(request, found, _opset(model))
+    name_nodes(model)
+    choice = choose(model, metadata.steps, request.keep_float)
+    images = split_images(
+        request.data,
+        request.eval_data,
+        images=request.images,
+        eval_images=request.eval_images,
+        seed=request.seed,
+    )
+    with tempfile.TemporaryDirectory(prefix="tmdeploy-quantize-") as temporary:
+        folder = Path(temporary)
+        start = perf_counter()
+        pictures = _Pictures(images.calibration, metadata, request.batch)
+        ranges = calibrate(
+            model,
+            choice.activations,
+            pictures.batches(),
+            method=request.calibration,
+            percentile=request.percentile,
+            folder=folder,
+            path=request.model,
+            threads=request.threads,
+            progress=progress,
+        )
+        seconds = perf_counter() - start
+        progress(f"quantising {len(choice.quantized)} nodes")
+        record = _record(request, metadata, choice, pictures)
+        made = folder / request.output.name
+        onnx.save(_quantized(model, choice, ranges, metadata, record), made)
+        comparison = _compare(request, made, images, 1 if not metadata.dynamic_batch else request.batch, progress)
+        drop = _drop(comparison, request.max_drop)
+        if drop.passed:
+            with atomic_path(request.output) as target:
+                shutil.copyfile(made, target)
+        return QuantizeReport(
+            tool_version=tmdeploy.__version__,
+            model=str(request.model),
+            output=str(request.output),
+            written=drop.passed,
+            bytes_before=request.model.stat().st_size,
+            bytes_after=made.stat().st_size,
+            record=record,
+            quantized=choice.quantized,
+            kept=tuple(KeptNode(node=name, entry=entry) for name, entry in choice.kept),
+            planner=choice.planner,
+            calibration_skipped=pictures.skipped,
+            calibration_seconds=round(seconds, 3),
+            steps=_steps(comparison, metadata),
+            drop=drop,
+            comparison=comparison,
+        )
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return next((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), 1)
+
+
+class _Pictures:
+    """Calibration images as the model takes them, counted and hashed as they pass."""
+
+    def __init__(self, paths: Sequence[Path], metadata: ArtifactMetadata, batch: int) -> None:
+        self._reader = ImageReader(paths, metadata.preprocessing, in_graph=metadata.preprocessing_in_graph)
+        self._batch = batch if metadata.dynamic_batch else 1
+        self._digest = hashlib.sha256()
+        self.count = 0
+
+    def batches(self) -> Iterator[NDArray[np.generic]]:
+        """Raises DataError where none can be read."""
+        for batch in self._reader.batches(self._batch):
+            self._digest.update(np.ascontiguousarray(batch.images).tobytes())
+            self.count += len(batch.images)
+            yield batch.images
+        if not self.count:
+            raise nothing_readable(self._reader.skipped)
+
+    @property
+    def sha256(self) -> str:
+        """Of the pixels or normalised values, in order."""
+        return self._digest.hexdigest()
+
+    @property
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        """Path and reason."""
+        return tuple((str(path), reason) for path, reason in self._reader.skipped)
+
+
+def _record(
+    request: QuantizeRequest, metadata: ArtifactMetadata, choice: Choice, pictures: _Pictures
+) -> QuantizationRecord:
+    return QuantizationRecord(
+        scheme=request.scheme,
+        calibration=request.calibration,
+        percentile=request.percentile if request.calibration == "percentile" else None,
+        images=pictures.count,
+        images_sha256=pictures.sha256,
+        schedule=metadata.schedule,
+        keep_float=request.keep_float,
+        quantized=len(choice.quantized),
+        kept=len(choice.kept),
+        source_name=request.model.name,
+        source_sha256=sha256(request.model),
+    )
+
+
+def _quantized(
+    model: onnx.ModelProto,
+    choice: Choice,
+    ranges: dict[str, float],
+    metadata: ArtifactMetadata,
+    record: QuantizationRecord,
+) -> onnx.ModelProto:
+    done = insert_int8(model, choice, ranges)
+    if record.scheme == "fp8":
+        to_float8(done, ir.serde.deserialize_model(model).graph)
+    stamped = metadata.model_copy(update={"precision": record.scheme, "quantization": record})
+    done.metadata_props[METADATA_KEY] = dump(stamped)
+    proto = ir.serde.serialize_model(done)
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except Exception as error:
+        raise ExportError(f"the quantised graph is not valid ({str(error).strip().splitlines()[0]})") from error
+    return proto
+
+
+def _compare(request: QuantizeRequest, made: Path, images: Split, batch: int, progress: Progress) -> ValidationReport:
+    reference = open_runner(request.model, threads=request.threads)
+    candidate = open_runner(made, threads=request.threads)
+    reader = ImageReader(images.held_out, reference.preprocessing, in_graph=reference.pixels_in)
+    labels = dict(zip(images.known, image_labels(images.known, reference), strict=True))
+    where = ", ".join(map(str, request.eval_data or request.data))
+    samples = ImageFiles(reader, f"{where}, not calibrated on", labels)
+    found = validate(reference, candidate, samples, batch_sizes=(batch,), progress=progress)
+    if not np.isfinite(found.model.logits_error_max):
+        raise ExportError("the quantised model's logits are not finite", path=request.output)
+    return found
+
+
+def _drop(comparison: ValidationReport, limit: float | None) -> Drop:
+    if comparison.accuracy is None:
+        return Drop(measure="agreement", value=1.0 - comparison.model.top1.share, limit=limit)
+    return Drop(measure="accuracy", value=comparison.accuracy.reference - comparison.accuracy.candidate, limit=limit)
+
+
+def _steps(comparison: ValidationReport, metadata: ArtifactMetadata) -> tuple[StepAgreement, ...]:
+    """From the first difference of every image: what comes later differs because that did."""
+    first = Counter(row.block for row in comparison.differing)
+    agreeing, rows = comparison.images, []
+    for step in metadata.steps:
+        agreeing -= first[step.block]
+        changed = [row.tokens for row in comparison.differing if row.block == step.block]
+        rows.append(
+            StepAgreement(
+                block=step.block,
+                agreeing=agreeing,
+                images=comparison.images,
+                tokens_in=step.tokens_in,
+                tokens_changed=sum(changed) / len(changed) if changed else None,
+            )
+        )
+    return tuple(rows)
