@@ -2,6 +2,7 @@
 
     python benchmarks/quantized.py digits [--seeds 3] [--json docs/results/quantized_digits.json]
     python benchmarks/quantized.py deit [--json docs/results/quantized_deit.json]
+    python benchmarks/quantized.py kernels [--json docs/results/quantized_kernels.json]
 
 `digits` quantises examples/digits_tome.pt, calibrated on some of the 1,437 images it was trained on, and compares with
 fp32 on the 360 it never saw. `deit` quantises a DeiT-S/16-shaped model with random weights, each time in a fresh
@@ -36,6 +37,25 @@ CALIBRATIONS = (
     ("percentile", 99.99),
     ("percentile", 99.999),
     ("entropy", 100.0),
+)
+# model, method, scheme (None: not quantised), what stays float, precision of the rest, batch, GPU
+ENGINES = (
+    ("digits", "tome", None, KEPT, "fp32", "8", None),
+    ("digits", "tome", "int8", KEPT, "fp32", "8", None),
+    ("digits", "tome", None, KEPT, "fp16", "8", None),
+    ("digits", "tome", "int8", KEPT, "fp16", "8", None),
+    ("digits", "tome", "int8", KEPT, "bf16", "8", None),
+    ("digits", "tome", "int8", (), "fp32", "8", None),
+    ("digits", "tome", "int8", (), "fp16", "8", None),
+    ("digits", "tome", "fp8", KEPT, "fp16", "8", "sm_89"),
+    ("digits", "evit", "int8", KEPT, "fp16", "1:8:32", None),
+    ("digits", "mstm", "int8", KEPT, "fp16", "8", None),
+    ("digits", "topk", "int8", KEPT, "fp32", "8", None),
+    ("digits", "none", "int8", KEPT, "fp16", "8", None),
+    ("deit", "tome", None, KEPT, "fp16", "8", None),
+    ("deit", "tome", "int8", KEPT, "fp32", "8", None),
+    ("deit", "tome", "int8", KEPT, "fp16", "8", None),
+    ("deit", "tome", "fp8", KEPT, "fp16", "8", "sm_89"),
 )
 DEIT = {"none": {}, "tome": {"r": "13"}}
 IMAGES = 64  # that DeiT-S is calibrated on
@@ -168,6 +188,54 @@ def deit(
             times += _ratios(method, list(files), report.arms)
     document = {"schema": "tmdeploy.quantized-deit/1", "images": IMAGES, **_machine(), "rows": rows, "times": times}
     _write(json_file, document)
+
+
+@app.command()
+def kernels(json_file: JsonOption = None) -> None:
+    """Kernels of TensorRT-RTX engines, built on this machine's CPU and not run."""
+    from deit_s import make_checkpoint
+
+    from tmdeploy.engine.build import build_engine
+    from tmdeploy.engine.profiles import parse_batch
+    from tmdeploy.engine.request import BuildRequest
+    from tmdeploy.quantize import QuantizeRequest, quantize
+
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folders = {model: Path(name) / model for model in ("digits", "deit")}
+        for folder in folders.values():
+            folder.mkdir()
+        _write_digits(folders["digits"])
+        _write_pictures(folders["deit"] / "train", 32)
+        checkpoints = {
+            "digits": EXAMPLES / "digits_tome.pt",
+            "deit": make_checkpoint(folders["deit"] / "deit_s.pth"),
+        }
+        for model, method, scheme, keep, precision, batch, gpu in ENGINES:
+            folder = folders[model]
+            source = _export(checkpoints[model], method, folder, **(DEIT[method] if model == "deit" else {}))
+            if scheme is not None:
+                quantized = folder / f"{method}.{scheme}.{len(keep)}.onnx"
+                if not quantized.exists():
+                    quantize(QuantizeRequest(source, quantized, scheme, [folder / "train"], keep, images=16))
+                source = quantized
+            request = BuildRequest(
+                source,
+                folder / "engine.plan",
+                flavour="rtx",
+                precision=precision,
+                profiles=(parse_batch(batch),),
+                target_sm=(gpu,) if gpu else (),
+            )
+            record = build_engine(request).record
+            found = record.kernels
+            assert found is not None
+            row = {"model": model, "method": method, "precision": record.precision, "keep_float": keep, "batch": batch}
+            counted = {"kernels": found.total, "quantized": found.quantized, "fused_attention": found.fused_attention}
+            rows.append({**row, "gpu": gpu, **counted, "engine_mb": round(record.bytes / 1e6, 1)})
+            print(json.dumps(rows[-1]), flush=True)
+    document = {"schema": "tmdeploy.quantized-kernels/1", **_machine(), "rows": rows}
+    _write(json_file, {**document, "tensorrt_rtx": package_version("tensorrt-rtx-cu13")})
 
 
 def _ratios(method: str, names: list[str], arms: Any) -> list[dict[str, object]]:

@@ -2,6 +2,7 @@ from collections import Counter
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 import pytest
 
 from tests.engine.conftest import Exported
@@ -21,7 +22,9 @@ from tmdeploy.engine.layers import (
     write_layers,
 )
 from tmdeploy.engine.roles import node_roles
+from tmdeploy.engine.source import load_source
 from tmdeploy.errors import ArtifactError
+from tmdeploy.graph.planners import deciding_nodes
 
 # Lines of a TensorRT-RTX 1.7.1 build log, some operands left out; @ joins two lines.
 LISTING = """Engine Layer Information:
@@ -174,6 +177,18 @@ def test_roles_of_an_exported_graph(method: str, exported: Exported):
     assert counted == Counter({"attention": 8, "mlp": 4, "head": 1}) + Counter(extra)
     assert Counter(roles.values())["layernorm"] == 5
     assert not any(name.startswith(("block", "step_")) for name in roles)
+
+
+@pytest.mark.parametrize("method", ["tome", "evit", "mstm"])
+def test_what_planners_decide_on_is_no_linear_layer(method: str, exported: Exported):
+    """ToMe's mean of the keys over the heads, the others' scores: one product a step, for the planner alone."""
+    model, metadata = load_source(exported(method))
+    assert metadata is not None
+    deciding = {str(node.name) for node in deciding_nodes(ir.serde.deserialize_model(model).graph, metadata.steps)}
+    roles = node_roles(lowering.inline_ops(model), deciding)
+    products = {node.name for node in model.graph.node if node.op_type in {"MatMul", "Gemm"}}
+    counted = Counter(role for name, role in roles.items() if name in products)
+    assert counted == {"attention": 8, "mlp": 4, "head": 1, "metric": 2}
 
 
 def test_roles_where_weights_lost_their_names(exported: Exported):

@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import Any
 
 import onnx
+import onnx_ir as ir
 
 import tmdeploy
 from tmdeploy.engine import lowering
@@ -30,6 +31,7 @@ from tmdeploy.engine.source import image_input, load_source
 from tmdeploy.engine.token_ops import lower_ops, plugin_layers
 from tmdeploy.errors import ArtifactError, ExportError, UsageError
 from tmdeploy.files import atomic_path, sha256
+from tmdeploy.graph.planners import deciding_nodes
 from tmdeploy.metadata import ArtifactMetadata
 
 
@@ -157,6 +159,7 @@ def prepare(
     sizes = {(profile.min, profile.max) for profile in request.profiles}
     if len(sizes) == 1 and all(profile.static for profile in request.profiles):
         lowering.set_static_batch(model, images.name, request.profiles[0].opt)
+    deciding = _deciding(model, metadata)
     lowered = lower_ops(model, request, toolkit, gpu)
     notes += lowered.notes
     if lowering.narrow_doubles(lowered.model):
@@ -170,6 +173,7 @@ def prepare(
         vehicle=lowered.vehicle,
         plugin_nodes=lowered.plugin_nodes,
         ptx=lowered.ptx,
+        deciding=deciding,
         notes=tuple(notes),
     )
 
@@ -178,7 +182,7 @@ def _layer_file(layers: tuple[Layer, ...], prepared: Prepared, record: EngineRec
     """None where the log lists nothing, as with another profiling verbosity than detailed."""
     if not layers:
         return None
-    roles, blocks = node_roles(prepared.model), step_blocks(record)
+    roles, blocks = node_roles(prepared.model, prepared.deciding), step_blocks(record)
     judged = tuple(classified(layer, roles, blocks) for layer in layers)
     profiles = by_profile(judged, len(record.profiles))
     if profiles is None:
@@ -188,6 +192,14 @@ def _layer_file(layers: tuple[Layer, ...], prepared: Prepared, record: EngineRec
             Listing(source="build log", profile=number, layers=part) for number, part in enumerate(profiles)
         )
     return LayerFile(engine_sha256=record.sha256, listings=listings, io=read_io(log.details), roles=roles)
+
+
+def _deciding(model: onnx.ModelProto, metadata: ArtifactMetadata | None) -> tuple[str, ...]:
+    if metadata is None or not metadata.steps:
+        return ()
+    lowering.name_nodes(model)
+    graph = ir.serde.deserialize_model(model).graph
+    return tuple(str(node.name) for node in deciding_nodes(graph, metadata.steps))
 
 
 def _engine_precision(prepared: Prepared) -> str:

@@ -19,7 +19,7 @@ from tmdeploy.files import write_text
 Part = Literal["plan", "reduce", "sizes", "schedule"]
 SUFFIX = ".layers.json"
 # Of the model's kinds, a layer has the first that one of its nodes has: a product decides over what is fused to it.
-KINDS = ("attention", "mlp", "embedding", "head", "linear", "layernorm", "activation")
+KINDS = ("attention", "mlp", "embedding", "head", "linear", "metric", "layernorm", "activation")
 STEP_KINDS = ("step", "schedule")
 _STEP = re.compile(r"^block(\d+)/(TokenMatch|TokenSelect|TokenReduce)")
 _SIZES = re.compile(r"^block(\d+)/(?:size_|TokenReduce/(?:wsum|weight|source_weight))")

@@ -33,6 +33,7 @@ class Prepared:
         vehicle: What carries the ops of the domain.
         plugin_nodes: Names of the nodes that have to become plugin layers.
         ptx: Kernels that ahead-of-time plugins bring.
+        deciding: Names of the nodes that compute for planners alone: metric, scores.
         notes: Sentences for the user.
     """
 
@@ -44,6 +45,7 @@ class Prepared:
     vehicle: Vehicle
     plugin_nodes: tuple[str, ...]
     ptx: tuple[PtxRecord, ...]
+    deciding: tuple[str, ...]
     notes: tuple[str, ...]
 
 

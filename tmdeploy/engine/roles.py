@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import onnx
 
@@ -22,7 +22,7 @@ _BY_WEIGHT = (
 )
 
 
-def node_roles(model: onnx.ModelProto) -> dict[str, str]:
+def node_roles(model: onnx.ModelProto, deciding: Collection[str] = ()) -> dict[str, str]:
     """Roles by node name; nodes without one, and those of reduction steps, are left out.
 
     A product of two computed tensors is attention's. A product with a weight belongs where the weight's name says.
@@ -31,6 +31,7 @@ def node_roles(model: onnx.ModelProto) -> dict[str, str]:
 
     Args:
         model: As TensorRT's parser gets it.
+        deciding: Nodes that compute for planners alone; they are `metric`, whatever else they look like.
     """
     graph = _Graph(model)
     roles = {}
@@ -38,6 +39,7 @@ def node_roles(model: onnx.ModelProto) -> dict[str, str]:
         if step_part(node.name, ())[0] is not None:
             continue
         role = graph.role_of_product(node) if node.op_type in _PRODUCTS else _BY_OP.get(node.op_type)
+        role = "metric" if node.name in deciding else role
         if role is not None:
             roles[node.name] = role
     return roles

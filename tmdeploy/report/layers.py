@@ -22,6 +22,7 @@ _WHAT = {
     "embedding": "of the patches",
     "head": "the classifier",
     "linear": "products of unknown use",
+    "metric": "what planners decide on",
     "layernorm": "with sums and casts",
     "activation": "alone",
     "step": "reduction steps alone",
