@@ -9,7 +9,7 @@ import importlib
 import re
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 
 from tmdeploy.backends.options import CheckpointOptions
 from tmdeploy.engine.device import Device
+from tmdeploy.engine.memory import EngineMemory
 from tmdeploy.engine.sidecar import read_sidecar
 from tmdeploy.errors import ArtifactError
 
@@ -37,26 +38,16 @@ class Job:
 
 @dataclass(frozen=True)
 class GpuFootprint:
-    """What an engine needs on the GPU, bytes; see `engine.memory.EngineMemory` for what TensorRT states.
+    """What an engine needs on the GPU, bytes.
 
     Attributes:
-        weights: Stated.
-        activations: Stated.
-        profiles: Stated.
-        buffers: Ours.
-        streamable: Stated.
-        streaming: Stated.
+        stated: What TensorRT says.
         loaded: By how much cudaMemGetInfo's free memory fell while the engine was loaded, with its buffers. Any other
             process on the GPU is counted, too.
         running: The same, until after a few calls.
     """
 
-    weights: int | None
-    activations: int
-    profiles: tuple[int, ...]
-    buffers: int
-    streamable: int
-    streaming: int
+    stated: EngineMemory
     loaded: int
     running: int
 
@@ -133,7 +124,7 @@ def main(text: str) -> None:
     gpu = None
     if device is not None:
         stated = runner.memory()  # type: ignore[attr-defined]  # an engine's
-        gpu = GpuFootprint(**asdict(stated), loaded=loaded, running=free - device.memory()[0])
+        gpu = GpuFootprint(stated, loaded, running=free - device.memory()[0])
     found = Footprint(before, _memory_mib("VmHWM"), runner.load_seconds * 1e3, gpu)
     print(TypeAdapter(Footprint).dump_json(found).decode())  # noqa: T201 - the answer
 

@@ -245,7 +245,9 @@ def _model_row(job: Job, name: str, warnings: list[str]) -> ModelRow:
     except ArtifactError as error:
         warnings.append(f"{row.name}: {error.message}")
         return row
-    gpu = None if found.gpu is None else GpuMemory(**asdict(found.gpu))
+    gpu = None
+    if found.gpu is not None:
+        gpu = GpuMemory(**asdict(found.gpu.stated), loaded=found.gpu.loaded, running=found.gpu.running)
     measured = {"load_ms": found.load_ms, "peak_mib": found.peak_mib, "model_mib": found.model_mib, "gpu": gpu}
     return row.model_copy(update=measured)
 

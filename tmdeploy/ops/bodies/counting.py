@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 import onnx
 
+from tmdeploy.ops.bodies.attributes import MatchAttributes, SelectAttributes
 from tmdeploy.ops.bodies.text import cosine_lines, parse_body, unordered_last_lines
 
 
@@ -22,12 +23,8 @@ def counting_match_body(attributes: Mapping[str, int | float | str], opset: int)
     Raises:
         ValueError: An unknown order.
     """
-    prefix = int(attributes.get("num_prefix", 1))
-    order = str(attributes.get("order", "tome"))
-    eps = float(attributes.get("metric_eps", 0.0))
-    deterministic = bool(attributes.get("deterministic", 1))
-    if order not in {"tome", "tome_unsorted"}:
-        raise ValueError(f"TokenMatch: unknown order '{order}'")
+    given = MatchAttributes.read(attributes)
+    prefix, eps, deterministic = given.num_prefix, given.metric_eps, bool(given.deterministic)
     kept_place = {
         "tome": f"""
             in_b_not = Not (in_b)
@@ -39,7 +36,7 @@ def counting_match_body(attributes: Mapping[str, int | float | str], opset: int)
             place_of_kept = Add (rank_of_kept, prefix_width)
             kept_place = Where (is_prefix, token, place_of_kept)
         """,
-    }[order]
+    }[given.order]
     first_b = prefix + 1 - prefix % 2
     lines = f"""
         {_token_lines("metric", prefix)}
@@ -83,15 +80,9 @@ def counting_match_body(attributes: Mapping[str, int | float | str], opset: int)
         unmerged_sim = Constant <value = float[1] {{1.0}}> ()
         sim = Where (merged, best, unmerged_sim)
     """
-    declared: dict[str, int | float | str] = {
-        "num_prefix": prefix,
-        "order": order,
-        "metric_eps": eps,
-        "deterministic": int(deterministic),
-    }
-    inputs, outputs = ("metric", "slots"), ("plan_map", "index", "sim")
+    outputs = ("plan_map", "index", "sim")
     doc = "Bipartite soft matching, by counting: docs/ops.md"
-    return parse_body("TokenMatch", inputs, outputs, lines, attributes=declared, opset=opset, doc=doc)
+    return parse_body("TokenMatch", given.inputs, outputs, lines, attributes=given.declared(), opset=opset, doc=doc)
 
 
 def counting_select_body(attributes: Mapping[str, int | float | str], opset: int) -> onnx.FunctionProto:
@@ -100,20 +91,15 @@ def counting_select_body(attributes: Mapping[str, int | float | str], opset: int
     Raises:
         ValueError: An unknown order or leftover.
     """
-    prefix = int(attributes.get("num_prefix", 1))
-    leftover = str(attributes.get("leftover", "drop"))
-    order = str(attributes.get("order", "score"))
-    eps = float(attributes.get("metric_eps", 0.0))
-    deterministic = bool(attributes.get("deterministic", 1))
-    if order not in {"score", "index"}:
-        raise ValueError(f"TokenSelect: unknown order '{order}'")
+    given = SelectAttributes.read(attributes)
+    prefix, eps, deterministic = given.num_prefix, given.metric_eps, bool(given.deterministic)
     kept_place = {
         "score": """
             place_by_rank = Add (rank, prefix_width)
             kept_place = Where (is_prefix, token, place_by_rank)
         """,
         "index": _count_lines("stays", "before", "kept_place"),
-    }[order]
+    }[given.order]
     rest_lines = {
         "drop": "rest_place = Constant <value = int64[1] {-1}> ()",
         "fuse": "rest_place = Identity (stay)",
@@ -124,12 +110,11 @@ def counting_select_body(attributes: Mapping[str, int | float | str], opset: int
             rest_place = GatherElements <axis = 1> (kept_place, nearest)
         """,
     }
-    if leftover not in rest_lines:
-        raise ValueError(f"TokenSelect: unknown leftover '{leftover}'")
+    merges = given.leftover == "nearest"
     lines = f"""
         {_token_lines("score", prefix)}
         total = Shape (slots)
-        stay = {"Shape (kept)" if leftover == "fuse" else "Identity (total)"}
+        stay = {"Shape (kept)" if given.leftover == "fuse" else "Identity (total)"}
         chosen_count = Sub (stay, prefix_width)
         score_wide = Cast <to = 1> (score)
         {unordered_last_lines("score_wide", "ordered")}
@@ -137,30 +122,18 @@ def counting_select_body(attributes: Mapping[str, int | float | str], opset: int
         early = Less (rank, chosen_count)
         stays = Or (early, is_prefix)
         {kept_place}
-        {rest_lines[leftover]}
+        {rest_lines[given.leftover]}
         map_wide = Where (stays, kept_place, rest_place)
         {_index_lines("stays")}
         unmerged_sim = Constant <value = float[1] {{1.0}}> ()
-        sim = {"Where (stays, unmerged_sim, best)" if leftover == "nearest" else "Expand (unmerged_sim, map_shape)"}
+        sim = {"Where (stays, unmerged_sim, best)" if merges else "Expand (unmerged_sim, map_shape)"}
         total_narrow = Cast <to = 6> (total)
         batch = Shape <start = 0, end = 1> (score)
         count = Expand (total_narrow, batch)
     """
-    declared: dict[str, int | float | str] = {
-        "num_prefix": prefix,
-        "leftover": leftover,
-        "order": order,
-        "metric_eps": eps,
-        "deterministic": int(deterministic),
-    }
-    inputs = {
-        "drop": ("score", "slots"),
-        "nearest": ("score", "slots", "metric"),
-        "fuse": ("score", "slots", "metric", "kept"),
-    }[leftover]
     outputs = ("plan_map", "index", "sim", "count")
     doc = "Selection by score, by counting: docs/ops.md"
-    return parse_body("TokenSelect", inputs, outputs, lines, attributes=declared, opset=opset, doc=doc)
+    return parse_body("TokenSelect", given.inputs, outputs, lines, attributes=given.declared(), opset=opset, doc=doc)
 
 
 def _token_lines(source: str, prefix: int) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import onnx
 
+from tmdeploy.ops.bodies.attributes import MatchAttributes
 from tmdeploy.ops.bodies.text import cosine_lines, parse_body
 
 
@@ -15,18 +16,14 @@ def token_match_body(attributes: Mapping[str, int | float | str], opset: int) ->
     TopK keeps the lower index first among equal values (ONNX TopK-11), which is rule 4 of docs/ops.md. The plan is
     written as the permutation [slot anchors, merged tokens], scattered without a reduction.
     """
-    prefix = int(attributes.get("num_prefix", 1))
-    order = str(attributes.get("order", "tome"))
-    eps = float(attributes.get("metric_eps", 0.0))
-    deterministic = bool(attributes.get("deterministic", 1))
+    given = MatchAttributes.read(attributes)
+    prefix, eps, deterministic = given.num_prefix, given.metric_eps, bool(given.deterministic)
     first_a, first_b = prefix + prefix % 2, prefix + 1 - prefix % 2
-    if order == "tome":
+    if given.order == "tome":
         kept_lines = "kept_value, kept_where = TopK <axis = 1, largest = 0> (kept_ranked, kept_count)\n"
         kept_name = "kept_value"
-    elif order == "tome_unsorted":
-        kept_lines, kept_name = "", "kept_ranked"
     else:
-        raise ValueError(f"TokenMatch: unknown order '{order}'")
+        kept_lines, kept_name = "", "kept_ranked"
     prefix_values = ", ".join(map(str, range(prefix)))
     prefix_lines = f"""
         prefix_row = Constant <value = int64[1, {prefix}] {{{prefix_values}}}> ()
@@ -99,18 +96,12 @@ def token_match_body(attributes: Mapping[str, int | float | str], opset: int) ->
         index = Cast <to = 6> (index_wide)
     """
     lines = f"prefix_width = Constant <value = int64[1] {{{prefix}}}> ()\n" + lines
-    declared: dict[str, int | float | str] = {
-        "num_prefix": prefix,
-        "order": order,
-        "metric_eps": eps,
-        "deterministic": int(deterministic),
-    }
     return parse_body(
         "TokenMatch",
-        ("metric", "slots"),
+        given.inputs,
         ("plan_map", "index", "sim"),
         lines,
-        attributes=declared,
+        attributes=given.declared(),
         opset=opset,
         doc="Bipartite soft matching: docs/ops.md",
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import onnx
 
+from tmdeploy.ops.bodies.attributes import SelectAttributes
 from tmdeploy.ops.bodies.text import cosine_lines, parse_body, unordered_last_lines
 
 
@@ -14,24 +15,19 @@ def token_select_body(attributes: Mapping[str, int | float | str], opset: int) -
 
     TopK keeps the lower index first among equal values (ONNX TopK-11), which is rule 4 of docs/ops.md.
     """
-    prefix = int(attributes.get("num_prefix", 1))
-    leftover = str(attributes.get("leftover", "drop"))
-    order = str(attributes.get("order", "score"))
-    eps = float(attributes.get("metric_eps", 0.0))
-    deterministic = bool(attributes.get("deterministic", 1))
-    if order not in {"score", "index"}:
-        raise ValueError(f"TokenSelect: unknown order '{order}'")
+    given = SelectAttributes.read(attributes)
+    prefix, eps, deterministic = given.num_prefix, given.metric_eps, bool(given.deterministic)
     chosen_lines = {
         "score": "chosen = Identity (chosen_ranked)\n",
         "index": "chosen, chosen_where = TopK <axis = 1, largest = 0> (chosen_ranked, chosen_count)\n",
-    }[order]
-    if leftover == "drop":
+    }[given.order]
+    if given.leftover == "drop":
         rest_lines = """
             rest_shape = Shape (rest)
             rest_slot = ConstantOfShape <value = int64[1] {-1}> (rest_shape)
             index_wide = Identity (anchors)
         """
-    elif leftover == "fuse":
+    elif given.leftover == "fuse":
         rest_lines = """
             rest_shape = Shape (rest)
             rest_slot = Expand (stay, rest_shape)
@@ -40,10 +36,8 @@ def token_select_body(attributes: Mapping[str, int | float | str], opset: int) -
             fused = ConstantOfShape <value = int64[1] {-1}> (fused_shape)
             index_wide = Concat <axis = 1> (anchors, fused)
         """
-    elif leftover == "nearest":
-        rest_lines = _nearest_lines(order, eps=eps, deterministic=deterministic)
     else:
-        raise ValueError(f"TokenSelect: unknown leftover '{leftover}'")
+        rest_lines = _nearest_lines(given.order, eps=eps, deterministic=deterministic)
     prefix_values = ", ".join(map(str, range(prefix)))
     anchor_lines = f"""
         prefix_row = Constant <value = int64[1, {prefix}] {{{prefix_values}}}> ()
@@ -51,6 +45,7 @@ def token_select_body(attributes: Mapping[str, int | float | str], opset: int) -
         prefix = Expand (prefix_row, prefix_full)
         anchors = Concat <axis = 1> (prefix, chosen_token)
     """
+    merges = given.leftover == "nearest"
     lines = f"""
         zero = Constant <value = int64[1] {{0}}> ()
         one = Constant <value = int64[1] {{1}}> ()
@@ -59,7 +54,7 @@ def token_select_body(attributes: Mapping[str, int | float | str], opset: int) -
         batch = Shape <start = 0, end = 1> (score)
         tokens = Shape <start = 1, end = 2> (score)
         total = Shape (slots)
-        stay = {"Shape (kept)" if leftover == "fuse" else "Identity (total)"}
+        stay = {"Shape (kept)" if given.leftover == "fuse" else "Identity (total)"}
         chosen_count = Sub (stay, prefix_width)
 
         # rank the patch tokens, the best first
@@ -90,28 +85,16 @@ def token_select_body(attributes: Mapping[str, int | float | str], opset: int) -
         plan_map = Cast <to = 6> (map_wide)
         index = Cast <to = 6> (index_wide)
         ones = ConstantOfShape <value = float[1] {{1.0}}> (full)
-        sim = {"ScatterElements <axis = 1> (ones, rest_token, best)" if leftover == "nearest" else "Identity (ones)"}
+        sim = {"ScatterElements <axis = 1> (ones, rest_token, best)" if merges else "Identity (ones)"}
         total_narrow = Cast <to = 6> (total)
         count = Expand (total_narrow, batch)
     """
-    declared: dict[str, int | float | str] = {
-        "num_prefix": prefix,
-        "leftover": leftover,
-        "order": order,
-        "metric_eps": eps,
-        "deterministic": int(deterministic),
-    }
-    inputs = {
-        "drop": ("score", "slots"),
-        "nearest": ("score", "slots", "metric"),
-        "fuse": ("score", "slots", "metric", "kept"),
-    }[leftover]
     return parse_body(
         "TokenSelect",
-        inputs,
+        given.inputs,
         ("plan_map", "index", "sim", "count"),
         lines,
-        attributes=declared,
+        attributes=given.declared(),
         opset=opset,
         doc="Selection by score: docs/ops.md",
     )
