@@ -247,6 +247,7 @@ class FakeTensorrt:
         self.cuda, self.steps, self.loads = cuda, steps, loads
         self.streamable = streamable
         self.weight_budget: int | None = None
+        self.diagnostics: int | None = None  # why it will not run an engine; None: it will
         module = self
 
         class ILogger:
@@ -261,6 +262,12 @@ class FakeTensorrt:
             def __init__(self, logger: Any) -> None:
                 self.logger = logger
 
+            engine_header_size = 64
+
+            def get_engine_validity(self, header: bytes) -> tuple[int, int]:
+                assert len(header) <= 64
+                return (2 if module.diagnostics is not None else 0, module.diagnostics or 0)
+
             def deserialize_cuda_engine(self, content: bytes) -> _Engine | None:
                 if not module.loads:
                     self.logger.log(ILogger.Severity.ERROR, "IRuntime::deserialize: Error Code 1: Serialization failed")
@@ -268,6 +275,10 @@ class FakeTensorrt:
                 return _Engine(module)
 
         self.ILogger, self.Runtime = ILogger, Runtime
+        self.EngineValidity = SimpleNamespace(VALID=0, SUBOPTIMAL=1, INVALID=2)
+        names = "VERSION_MISMATCH UNSUPPORTED_CC OLD_CUDA_DRIVER OLD_CUDA_RUNTIME INSUFFICIENT_GPU_MEMORY"
+        flags = [*names.split(), "MALFORMED_ENGINE", "CUDA_ERROR"]
+        self.EngineInvalidityDiagnostics = SimpleNamespace(**{name: 1 << at for at, name in enumerate(flags)})
         self.EngineStat = SimpleNamespace(TOTAL_WEIGHTS_SIZE=0)
 
 

@@ -13,13 +13,14 @@ from tests.engine.conftest import Exported
 from tests.engine.engines import needs_rtx
 from tmdeploy.engine.build import BuildResult, build_engine
 from tmdeploy.engine.compatibility import read_engine
-from tmdeploy.engine.flavour import Flavour, open_toolkit
+from tmdeploy.engine.flavour import Flavour, Log, open_toolkit
 from tmdeploy.engine.gpu import gpu_or_none
 from tmdeploy.engine.header import read_header
 from tmdeploy.engine.layers import KINDS, layers_path, read_layers_file
 from tmdeploy.engine.profiles import parse_batch
 from tmdeploy.engine.request import BuildRequest
 from tmdeploy.engine.sidecar import Options, Vehicle, sidecar_path
+from tmdeploy.engine.validity import refusal
 from tmdeploy.errors import ArtifactError, ExportError, UsageError
 from tmdeploy.methods import methods
 
@@ -72,6 +73,20 @@ def _check_layers(result: BuildResult, method: str) -> None:
     assert stored.io[0].ranges == (((2, 3, 64, 64),) * 3,)
     assert record.memory.weights_bytes is not None
     assert 0 < record.memory.weights_bytes < record.bytes
+
+
+def test_the_runtime_takes_the_header_for_one_of_its_engines(exported: Exported, tmp_path: Path):
+    """All that TensorRT-RTX reads without a GPU: it then asks for the GPU's compute capability, and gets none."""
+    module = open_toolkit("rtx", purpose="a test").module
+    log = Log(module)
+    runtime = module.Runtime(log.logger)
+    content = _build(exported("none"), tmp_path).path.read_bytes()
+    malformed = int(module.EngineInvalidityDiagnostics.MALFORMED_ENGINE)
+    ours = runtime.get_engine_validity(content[: runtime.engine_header_size])
+    assert int(ours[1]) & malformed == 0
+    for damaged in (b"ftrt" + content[4:64], content[:20]):
+        reason, _ = refusal(module, runtime, damaged, "build") or ("", "")
+        assert reason == "it is damaged"
 
 
 @pytest.mark.parametrize("method", METHODS)

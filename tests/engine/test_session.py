@@ -118,6 +118,26 @@ def test_too_little_memory_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         _open(tmp_path, monkeypatch, limit=100)
 
 
+@pytest.mark.parametrize(
+    ("diagnostics", "message"),
+    [
+        (1, "another version of TensorRT-RTX built it. Build it again"),
+        (2, "it was not built for this GPU. Build it for this one with --target-sm"),
+        (4, "the GPU's driver is too old for it. Update the driver"),
+        (16 | 64, "the GPU has too little memory. Free some"),
+        (0, "TensorRT-RTX gives no reason. Build it again"),
+    ],
+)
+def test_tensorrt_rtx_is_asked_before_it_loads(
+    diagnostics: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    module = use_fakes(monkeypatch, FakeCuda())
+    module.diagnostics = diagnostics
+    with pytest.raises(EnvironmentMissing) as caught:
+        open_runner(fake_engine(tmp_path))
+    assert message in caught.value.one_line()
+
+
 @pytest.mark.parametrize(("chosen", "budget"), [(None, 1 << 19), (4096, 4096)])
 def test_streamed_weights_have_a_budget_before_there_is_a_context(
     chosen: int | None, budget: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -20,6 +20,7 @@ import tmdeploy.engine
 from tests.engine.bindings import Names, full_bindings, rtx_bindings
 from tests.engine.engines import needs_rtx
 from tmdeploy.engine.network import _HARDWARE, _VERBOSITY
+from tmdeploy.engine.validity import _REASONS
 
 SOURCES = Path(tmdeploy.engine.__file__).parent
 # Which class a variable of this name holds, in any module of the package.
@@ -61,7 +62,11 @@ ONLY_IN = {
     "inspector": {"inspector.py"},
 }
 # These names are of another class in one file.
-ELSEWHERE = {("runtime", "opening.py"): "Runtime", ("kinds", "refit.py"): "SerializationFlag"}
+ELSEWHERE = {
+    ("runtime", "opening.py"): "Runtime",
+    ("runtime", "validity.py"): "Runtime",
+    ("kinds", "refit.py"): "SerializationFlag",
+}
 # Looked up by name, because not every release has them: class, member, releases without it.
 OPTIONAL = (
     ("ICudaEngine", "get_engine_stat", ("10.13",)),
@@ -71,6 +76,11 @@ OPTIONAL = (
 NOT_OF_THEM = {("module", "__version__"), ("network", "inputs"), ("network", "outputs"), ("network", "layers")}
 RTX_ONLY = {
     ("", "ComputeCapability"),
+    ("", "EngineValidity"),
+    ("", "EngineInvalidityDiagnostics"),
+    ("EngineValidity", "INVALID"),
+    ("Runtime", "get_engine_validity"),
+    ("Runtime", "engine_header_size"),
     ("IBuilderConfig", "num_compute_capabilities"),
     ("IBuilderConfig", "set_compute_capability"),
 }
@@ -241,6 +251,7 @@ def test_tensorrt_rtx():
     _check(names, rtx=True)
     assert set(_VERBOSITY.values()) <= set(names["ProfilingVerbosity"])
     assert "SM89" in names["ComputeCapability"]
+    assert set(_REASONS) <= set(names["EngineInvalidityDiagnostics"])
     assert all(member in names[owner] for owner, member, _ in OPTIONAL)
 
 

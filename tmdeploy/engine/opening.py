@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from tmdeploy.engine.compatibility import Fit
-from tmdeploy.engine.flavour import Log
-from tmdeploy.errors import ArtifactError
+from tmdeploy.engine.flavour import Flavour, Log
+from tmdeploy.engine.validity import refusal
+from tmdeploy.errors import ArtifactError, EnvironmentMissing
 
 
 def open_engine(path: Path, fit: Fit, log: Log, *, weight_budget: int | None = None) -> tuple[Any, Any]:
@@ -25,6 +26,7 @@ def open_engine(path: Path, fit: Fit, log: Log, *, weight_budget: int | None = N
 
     Raises:
         ArtifactError: The plugin library or the engine cannot be loaded after all.
+        EnvironmentMissing: TensorRT-RTX says that the engine does not fit this machine.
     """
     runtime = fit.toolkit.module.Runtime(log.logger)
     if fit.plugin is not None and runtime.get_plugin_registry().load_library(str(fit.plugin)) is None:
@@ -32,7 +34,12 @@ def open_engine(path: Path, fit: Fit, log: Log, *, weight_budget: int | None = N
     record = fit.record
     if record.options.version_compatible or (record.plugin is not None and record.plugin.embedded):
         runtime.engine_host_code_allowed = True  # the engine brings a lean runtime or a library, which are code
-    engine = runtime.deserialize_cuda_engine(path.read_bytes())
+    content = path.read_bytes()
+    if fit.toolkit.flavour is Flavour.RTX:
+        refused = refusal(fit.toolkit.module, runtime, content, record.command)
+        if refused is not None:
+            raise EnvironmentMissing(f"{path}: {fit.toolkit.title} will not run it: {refused[0]}", remedy=refused[1])
+    engine = runtime.deserialize_cuda_engine(content)
     if engine is None:
         raise ArtifactError(
             f"{fit.toolkit.title} does not load it ({log.reason()})",
