@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +24,25 @@ CASES = {
 }
 
 
-def _exported(folder: Path, name: str, **request: object) -> tuple[Path, ArtifactMetadata]:
-    model = tmdeploy.patch(tiny_vit(), name, **CASES.get(name, {}))
-    output = folder / f"{name}.onnx"
-    checkpoint = save_tiny(model, folder)
-    written = export_checkpoint(ExportRequest(checkpoint=checkpoint, output=output, verify=False, **request))
-    return output, written.metadata
+Made = tuple[Path, ArtifactMetadata]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Made]:
+    """`made("tome", lowering="portable")`: a file of a tiny model, and what it says; made once, for reading only."""
+    known: dict[tuple[object, ...], Made] = {}
+
+    def make(name: str, **request: object) -> Made:
+        key = (name, *sorted(request.items()))
+        if key not in known:
+            folder = tmp_path_factory.mktemp(name)
+            checkpoint = save_tiny(tmdeploy.patch(tiny_vit(), name, **CASES.get(name, {})), folder)
+            output = folder / f"{name}.onnx"
+            written = export_checkpoint(ExportRequest(checkpoint=checkpoint, output=output, verify=False, **request))
+            known[key] = output, written.metadata
+        return known[key]
+
+    return make
 
 
 def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
@@ -41,15 +55,11 @@ def _ops(model: onnx.ModelProto) -> set[str]:
     return {node.op_type for node in model.graph.node}
 
 
-def _plain_logits(folder: Path, images: np.ndarray) -> np.ndarray:
-    path, _ = _exported(folder, "none")
-    return open_session(path).run(None, {"images": images})[0]
-
-
 @pytest.mark.parametrize("lowering", ["custom", "portable"])
 @pytest.mark.parametrize("name", CASES)
-def test_unmerged_twin_is_the_plain_model(name: str, lowering: str, tmp_path: Path):
-    path, metadata = _exported(tmp_path, name, lowering=lowering)
+def test_unmerged_twin_is_the_plain_model(name: str, lowering: str, made: Callable[..., Made]):
+    path, metadata = made(name, lowering=lowering)
+    plain, _ = made("none")
     original = onnx.load(path)
     twin = make_twin(original, metadata, "unmerged")
     onnx.checker.check_model(twin)
@@ -60,14 +70,15 @@ def test_unmerged_twin_is_the_plain_model(name: str, lowering: str, tmp_path: Pa
     for batch in (1, 3):
         images = tiny_images(batch).numpy()
         (got,) = _session(twin).run(None, {"images": images})
-        np.testing.assert_allclose(got, _plain_logits(tmp_path, images), atol=1e-5, rtol=1e-5)
+        (want,) = open_session(plain).run(None, {"images": images})
+        np.testing.assert_allclose(got, want, atol=1e-5, rtol=1e-5)
         (merged,) = open_session(path).run(None, {"images": images})
         assert np.abs(got - merged).max() > 1e-2, "the reduction did something, and it is gone"
 
 
-def test_unmerged_twin_has_no_more_nodes_than_the_plain_export(tmp_path: Path):
-    path, metadata = _exported(tmp_path, "tome")
-    plain, _ = _exported(tmp_path, "none")
+def test_unmerged_twin_has_no_more_nodes_than_the_plain_export(made: Callable[..., Made]):
+    path, metadata = made("tome")
+    plain, _ = made("none")
     twin = make_twin(onnx.load(path), metadata, "unmerged")
     weighty = {"MatMul", "Gemm", "Softmax", "LayerNormalization", "Add", "Mul", "Gelu", "Erf", "Conv"}
     count = {
@@ -78,8 +89,8 @@ def test_unmerged_twin_has_no_more_nodes_than_the_plain_export(tmp_path: Path):
 
 
 @pytest.mark.parametrize("lowering", ["custom", "portable"])
-def test_free_merge_twin_slices_where_the_model_merges(lowering: str, tmp_path: Path):
-    path, metadata = _exported(tmp_path, "tome", lowering=lowering)
+def test_free_merge_twin_slices_where_the_model_merges(lowering: str, made: Callable[..., Made]):
+    path, metadata = made("tome", lowering=lowering)
     twin = make_twin(onnx.load(path), metadata, "free-merge")
     onnx.checker.check_model(twin)
     assert {"TokenMatch", "TokenReduce", "Log", "TopK"}.isdisjoint(_ops(twin))
@@ -92,8 +103,8 @@ def test_free_merge_twin_slices_where_the_model_merges(lowering: str, tmp_path: 
     assert [array.shape[1] for array in tokens] == [step.tokens_out for step in metadata.steps] == [57, 49, 41, 33]
 
 
-def test_twins_say_that_they_reduce_nothing(tmp_path: Path):
-    path, metadata = _exported(tmp_path, "tome")
+def test_twins_say_that_they_reduce_nothing(made: Callable[..., Made]):
+    path, metadata = made("tome")
     for kind in ("unmerged", "free-merge"):
         twin = make_twin(onnx.load(path), metadata, kind)
         text = {entry.key: entry.value for entry in twin.metadata_props}[METADATA_KEY]
@@ -102,25 +113,25 @@ def test_twins_say_that_they_reduce_nothing(tmp_path: Path):
         assert VitConfig.model_validate(found.architecture) == VitConfig.model_validate(metadata.architecture)
 
 
-def test_a_file_that_does_not_hold_what_its_metadata_says(tmp_path: Path):
-    path, metadata = _exported(tmp_path, "tome")
+def test_a_file_that_does_not_hold_what_its_metadata_says(made: Callable[..., Made]):
+    path, metadata = made("tome")
     step = metadata.steps[0].model_copy(update={"x_out": "nowhere"})
     changed = metadata.model_copy(update={"steps": (step, *metadata.steps[1:])})
     with pytest.raises(ArtifactError, match="no tensor 'nowhere'"):
         make_twin(onnx.load(path), changed, "unmerged")
 
 
-def test_fp16(tmp_path: Path):
-    path, metadata = _exported(tmp_path, "tome", precision="fp16")
-    plain, _ = _exported(tmp_path, "none", precision="fp16")
+def test_fp16(made: Callable[..., Made]):
+    path, metadata = made("tome", precision="fp16")
+    plain, _ = made("none", precision="fp16")
     images = tiny_images(2).numpy()
     (want,) = open_session(plain).run(None, {"images": images})
     (got,) = _session(make_twin(onnx.load(path), metadata, "unmerged")).run(None, {"images": images})
     np.testing.assert_allclose(got, want, atol=2e-2)
 
 
-def test_fixed_schedule(tmp_path: Path):
-    path, metadata = _exported(tmp_path, "tome", runtime_schedule=False)
+def test_fixed_schedule(made: Callable[..., Made]):
+    path, metadata = made("tome", runtime_schedule=False)
     free = make_twin(onnx.load(path), metadata, "free-merge")
     assert _session(free).run(None, {"images": tiny_images(2).numpy()})[0].shape == (2, 10)
     with pytest.raises(ArtifactError, match="token counts fixed"):
