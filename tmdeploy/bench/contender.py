@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tmdeploy.backends import Runner
 from tmdeploy.backends.options import CheckpointOptions
+from tmdeploy.schedule import schedule_text
 
 Schedule = tuple[int, ...] | None
 
@@ -92,6 +93,4 @@ def labelled(path: Path, backend: str | None) -> str:
 
 def scheduled(label: str, schedule: Schedule) -> str:
     """A label with its schedule, if it is not the default."""
-    from tmdeploy.report.schedule import schedule_text
-
     return label if schedule is None else f"{label}, {schedule_text(schedule)}"

@@ -11,7 +11,7 @@ from tmdeploy.errors import ArtifactError, UsageError
 from tmdeploy.metadata import ArtifactMetadata
 from tmdeploy.models.arch import VitConfig
 from tmdeploy.recipe import Recipe
-from tmdeploy.schedule import check_r
+from tmdeploy.schedule import check_r, schedule_text
 
 if TYPE_CHECKING:
     import onnx
@@ -53,8 +53,6 @@ class ScheduleRange(BaseModel):
 
     def __str__(self) -> str:
         """`r 0:13:16`."""
-        from tmdeploy.report.schedule import schedule_text
-
         return f"{self.kind} " + ":".join(schedule_text(ends) for ends in (self.min, self.opt, self.max))
 
 

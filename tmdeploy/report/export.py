@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from tmdeploy.files import sha256
 from tmdeploy.metadata import ArtifactMetadata
-from tmdeploy.report.schedule import schedule_text
 from tmdeploy.report.table import facts_table
+from tmdeploy.schedule import schedule_text
 from tmdeploy.validate.samples import counted
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from tmdeploy.inspection import Inspection
 from tmdeploy.report.export import method_text
-from tmdeploy.report.schedule import schedule_text
 from tmdeploy.report.table import facts_table, plain_table
+from tmdeploy.schedule import schedule_text
 
 if TYPE_CHECKING:
     from rich.console import Console

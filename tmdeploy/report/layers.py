@@ -9,8 +9,8 @@ from tmdeploy.engine.inspection import EngineInspection
 from tmdeploy.engine.layer_times import LayerTimes
 from tmdeploy.engine.layers import Layer, Listing
 from tmdeploy.engine.sidecar import EngineRecord
-from tmdeploy.report.schedule import schedule_text
 from tmdeploy.report.table import facts_table, plain_table
+from tmdeploy.schedule import schedule_text
 
 if TYPE_CHECKING:
     from rich.console import Console

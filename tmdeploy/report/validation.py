@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, get_args
 
-from tmdeploy.report.schedule import schedule_text
 from tmdeploy.report.table import plain_table
+from tmdeploy.schedule import schedule_text
 from tmdeploy.validate.report import ImageRow, LevelName, Share, ValidationReport
 from tmdeploy.validate.samples import counted
 
