@@ -20,7 +20,7 @@ _LIMIT_S = 240.0
 _NOT_HERE = 3  # exit code: something is not installed, or there is no GPU
 _TAIL = 4  # lines of a failed command that are kept
 _QUICK = ("--duration", "500ms", "--iterations", "20", "--rounds", "3")
-_FULL = ("--duration", "2s", "--iterations", "50", "--rounds", "5")
+_FULL = ("--duration", "1s", "--iterations", "50", "--rounds", "5")
 RANGE = "0:13:16"
 
 
