@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fetching import one_at_a_time
+from tests.fetching import download_wheel, one_at_a_time
 
 _LOUD = "ONNX RUNTIME'S GPU PACKAGE IS NOT CHECKED"
 # Of cudaDeviceProp of CUDA 12 and 13: name, memory, warp and grid sizes, compute capability 9.0.
@@ -150,15 +150,10 @@ def _said(*command: object) -> str:
 
 
 def _download(requirement: str, folder: Path) -> None:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), requirement]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    wheels = list(folder.glob("*.whl"))
-    if done.returncode != 0 or not wheels:
-        lines = [line for line in done.stderr.splitlines() if "ERROR" in line] or ["no wheel"]
-        pytest.skip(f"{_LOUD}: {requirement} cannot be downloaded ({lines[-1]})")
+    wheel = download_wheel(requirement, folder, _LOUD)
     part = folder / f"part-{os.getpid()}"
-    with zipfile.ZipFile(wheels[0]) as archive:
+    with zipfile.ZipFile(wheel) as archive:
         unused = ("onnxruntime/transformers/", "onnxruntime/quantization/", "onnxruntime/tools/")
         archive.extractall(part, [name for name in archive.namelist() if not name.startswith(unused)])
-    wheels[0].unlink()  # a quarter of a gigabyte
+    wheel.unlink()  # a quarter of a gigabyte
     part.rename(folder / "package")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fetching import one_at_a_time
+from tests.fetching import download_wheel, one_at_a_time
 
 _FUNCTIONS = (
     *("createInferBuilder_INTERNAL", "createInferRefitter_INTERNAL", "createInferRuntime_INTERNAL"),
@@ -77,15 +77,9 @@ def _cache() -> Path:
 
 
 def _download(requirement: str, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), requirement]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    wheels = list(folder.glob("*.whl"))
-    if done.returncode != 0 or not wheels:
-        lines = [line for line in done.stderr.splitlines() if "ERROR" in line] or ["no wheel"]
-        pytest.skip(f"FULL TENSORRT IS NOT CHECKED: {requirement} cannot be downloaded ({lines[-1]})")
+    wheel = download_wheel(requirement, folder, "FULL TENSORRT IS NOT CHECKED")
     part = folder / f"part-{os.getpid()}"
-    with zipfile.ZipFile(wheels[0]) as archive:
+    with zipfile.ZipFile(wheel) as archive:
         archive.extractall(part)
     target = folder / "tensorrt_bindings"
     if not target.exists():

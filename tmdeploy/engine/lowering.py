@@ -57,7 +57,7 @@ def inline_ops(model: onnx.ModelProto) -> onnx.ModelProto:
     `block3/TokenMatch/...`: TensorRT names the nodes behind each kernel, and so the kernels of a step can be counted.
     """
     bodies = {function.name: function for function in model.functions if function.domain == DOMAIN}
-    opset = next(entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"})
+    opset = standard_opset(model)
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
         if node.domain == DOMAIN:
@@ -74,6 +74,11 @@ def inline_ops(model: onnx.ModelProto) -> onnx.ModelProto:
     del flat.opset_import[:]
     flat.opset_import.extend(imports)
     return onnx.inliner.inline_local_functions(flat) if others else flat
+
+
+def standard_opset(model: onnx.ModelProto) -> int:
+    """Version of the standard operators; 1 where the file does not say."""
+    return next((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), 1)
 
 
 def narrow_doubles(model: onnx.ModelProto) -> int:

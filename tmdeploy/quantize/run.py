@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 import tmdeploy
 from tmdeploy.backends.onnxruntime import open_runner
-from tmdeploy.engine.lowering import name_nodes
+from tmdeploy.engine.lowering import name_nodes, standard_opset
 from tmdeploy.engine.source import load_source
 from tmdeploy.errors import ExportError
 from tmdeploy.files import atomic_path, sha256
@@ -56,7 +56,7 @@ def quantize(request: QuantizeRequest, progress: Progress = lambda _: None) -> Q
     check_request(request)
     progress("reading the model")
     model, found = load_source(request.model)
-    metadata = check_source(request, found, _opset(model))
+    metadata = check_source(request, found, standard_opset(model))
     name_nodes(model)
     choice = choose(model, metadata.steps, request.keep_float)
     images = split_images(
@@ -108,10 +108,6 @@ def quantize(request: QuantizeRequest, progress: Progress = lambda _: None) -> Q
             drop=drop,
             comparison=comparison,
         )
-
-
-def _opset(model: onnx.ModelProto) -> int:
-    return next((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), 1)
 
 
 class _Pictures:

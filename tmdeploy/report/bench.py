@@ -82,9 +82,7 @@ def _verdict(row: ArmRow) -> str:
         return ""
     if not row.ratio.decided:
         return f"{row.name}: no difference to its unmerged twin that every round shows"
-    word, factor = ("faster", 1 / row.ratio.median) if row.ratio.median < 1 else ("slower", row.ratio.median)
-    spread = f"{row.ratio.low:.2f} to {row.ratio.high:.2f} of its time"
-    text = f"{row.name}: {factor:.2f}x {word} than unmerged ({spread} over the rounds)"
+    text = f"{row.name}: {_factor(row.ratio, 'unmerged')}"
     if row.realised is not None and row.mac_ratio is not None:
         arrived = f"{row.realised:.0%}" if row.realised > 0 else "none"
         text += f"; {arrived} of the {1 - row.mac_ratio:.0%} MAC saving arrived as time"
@@ -96,9 +94,12 @@ def _against_pytorch(row: ArmRow) -> str:
         return ""
     if not row.pytorch.decided:
         return f"{row.name}: no difference to {row.pytorch.baseline} that every round shows"
-    word, factor = ("faster", 1 / row.pytorch.median) if row.pytorch.median < 1 else ("slower", row.pytorch.median)
-    spread = f"{row.pytorch.low:.2f} to {row.pytorch.high:.2f} of its time"
-    return f"{row.name}: {factor:.2f}x {word} than {row.pytorch.baseline} in PyTorch ({spread} over the rounds)"
+    return f"{row.name}: {_factor(row.pytorch, f'{row.pytorch.baseline} in PyTorch')}"
+
+
+def _factor(ratio: RatioRow, other: str) -> str:
+    word, factor = ("faster", 1 / ratio.median) if ratio.median < 1 else ("slower", ratio.median)
+    return f"{factor:.2f}x {word} than {other} ({ratio.low:.2f} to {ratio.high:.2f} of its time over the rounds)"
 
 
 def _models(report: BenchReport) -> Table:

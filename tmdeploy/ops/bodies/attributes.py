@@ -4,12 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Values = Mapping[str, int | float | str]
 
 
 @dataclass(frozen=True)
-class MatchAttributes:
+class _Attributes:
+    """Fields with the schema's defaults; the base has none."""
+
+    @classmethod
+    def read(cls, values: Values) -> Self:
+        """From a node's. Raises ValueError for a value that the op does not have."""
+        given = {name: type(default)(values[name]) for name, default in asdict(cls()).items() if name in values}
+        return cls(**given)
+
+    def declared(self) -> dict[str, int | float | str]:
+        """For the function's declaration."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class MatchAttributes(_Attributes):
     """Of TokenMatch; see `reference.token_match`."""
 
     num_prefix: int = 1
@@ -21,16 +40,6 @@ class MatchAttributes:
         if self.order not in {"tome", "tome_unsorted"}:
             raise ValueError(f"TokenMatch: unknown order '{self.order}'")
 
-    @classmethod
-    def read(cls, values: Values) -> MatchAttributes:
-        """From a node's. Raises ValueError for a value that the op does not have."""
-        given = {name: type(default)(values[name]) for name, default in asdict(cls()).items() if name in values}
-        return cls(**given)
-
-    def declared(self) -> dict[str, int | float | str]:
-        """For the function's declaration."""
-        return asdict(self)
-
     @property
     def inputs(self) -> tuple[str, ...]:
         """Of the function."""
@@ -38,7 +47,7 @@ class MatchAttributes:
 
 
 @dataclass(frozen=True)
-class SelectAttributes:
+class SelectAttributes(_Attributes):
     """Of TokenSelect; see `reference.token_select`."""
 
     num_prefix: int = 1
@@ -52,16 +61,6 @@ class SelectAttributes:
             raise ValueError(f"TokenSelect: unknown order '{self.order}'")
         if self.leftover not in {"drop", "fuse", "nearest"}:
             raise ValueError(f"TokenSelect: unknown leftover '{self.leftover}'")
-
-    @classmethod
-    def read(cls, values: Values) -> SelectAttributes:
-        """From a node's. Raises ValueError for a value that the op does not have."""
-        given = {name: type(default)(values[name]) for name, default in asdict(cls()).items() if name in values}
-        return cls(**given)
-
-    def declared(self) -> dict[str, int | float | str]:
-        """For the function's declaration."""
-        return asdict(self)
 
     @property
     def inputs(self) -> tuple[str, ...]:
