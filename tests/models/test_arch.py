@@ -63,6 +63,9 @@ def test_a_name_that_resembles_none_still_gets_some():
         ({"class_token": False}, "need a class token"),
         ({"distilled": True, "pool": "avg"}, "distilled"),
         ({"pool": "map"}, "pool"),
+        ({"act": "swish"}, "act: .*'gelu_tanh'"),
+        ({"norm_eps": 0.0}, "norm_eps"),
+        ({"norm_placement": "res_post", "layer_scale": True}, "no LayerScale beside it"),
     ],
 )
 def test_impossible_overrides_are_refused(changes, message):

@@ -1,3 +1,4 @@
+import functools
 import io
 
 import pytest
@@ -32,6 +33,12 @@ VARIANTS = {
     "no-qkv-bias": ({"qkv_bias": False}, {"qkv_bias": False}, ""),
     "pre-norm": ({"pre_norm": True, "patch_bias": False}, {"pre_norm": True}, ""),
     "grey-and-oblong": ({"in_channels": 1, "image_size": (32, 48)}, {"in_chans": 1, "img_size": (32, 48)}, ""),
+    "tanh-gelu": ({"act": "gelu_tanh"}, {"act_layer": "gelu_tanh"}, ""),
+    "quick-gelu": ({"act": "quick_gelu"}, {"act_layer": "quick_gelu"}, ""),
+    "relu": ({"act": "relu"}, {"act_layer": "relu"}, ""),
+    "silu": ({"act": "silu"}, {"act_layer": "silu"}, ""),
+    "norm-after": ({"norm_placement": "res_post"}, {"block_fn": "ResPostBlock"}, ""),
+    "large-epsilon": ({"norm_eps": 1e-2}, {"norm_layer": functools.partial(torch.nn.LayerNorm, eps=1e-2)}, ""),
     "no-head": ({"num_classes": 0}, {"num_classes": 0}, ""),
     "distilled-no-head": ({"distilled": True, "num_classes": 0}, {"num_classes": 0}, "VisionTransformerDistilled"),
 }
@@ -40,6 +47,7 @@ VARIANTS = {
 def pair(timm, variant):
     changes, arguments, kind = VARIANTS[variant]
     module = timm.models.deit if kind == "VisionTransformerDistilled" else timm.models.vision_transformer
+    arguments = {name: getattr(module, value) if name == "block_fn" else value for name, value in arguments.items()}
     theirs = getattr(module, kind or "VisionTransformer")(**{**COMMON, **arguments}).eval()
     randomise(theirs, seed=1)
     ours = VisionTransformer(BASE.replace(**changes)).eval()

@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tmdeploy.errors import UsageError
 from tmdeploy.metadata import Preprocessing
+
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu"]
 
 
 class VitConfig(BaseModel):
@@ -38,6 +40,10 @@ class VitConfig(BaseModel):
         pre_norm: Whether there is a LayerNorm before block 0 (`norm_pre`).
         fc_norm: Whether the final LayerNorm comes after pooling (`fc_norm`) instead of before it (`norm`).
         norm_eps: LayerNorm's epsilon.
+        act: The MLP's activation: `gelu` (exact), `gelu_tanh` (its tanh approximation), `quick_gelu` (x sigmoid(1.702 x),
+            OpenAI's CLIP), `relu` or `silu`.
+        norm_placement: Where a block normalises: `pre`: x + f(norm(x)); `res_post`: x + norm(f(x)) (Swin v2's, timm's
+            ResPostBlock).
         scales: Patch sizes of extra scales (MSTM's multi-scale stem, `ms_embed.*`); empty: a plain stem.
         fusion: How the scales are fused: `sum`, or `concat` then a linear layer (`ms_fuse.*`).
         resample: How a coarser scale is brought to the patch grid.
@@ -64,7 +70,9 @@ class VitConfig(BaseModel):
     layer_scale: bool = False
     pre_norm: bool = False
     fc_norm: bool = False
-    norm_eps: float = 1e-6
+    norm_eps: float = Field(default=1e-6, gt=0.0, lt=1.0)
+    act: Activation = "gelu"
+    norm_placement: Literal["pre", "res_post"] = "pre"
     scales: tuple[int, ...] = ()
     fusion: Literal["sum", "concat"] = "sum"
     resample: Literal["nearest", "bilinear"] = "bilinear"
@@ -99,6 +107,8 @@ class VitConfig(BaseModel):
             raise ValueError("class-token pooling and distillation need a class token")
         if self.distilled and (self.pool != "token" or self.fc_norm):
             raise ValueError("a distilled model reads its class and distillation tokens, not the mean")
+        if self.norm_placement == "res_post" and self.layer_scale:
+            raise ValueError("a block that normalises its branches' results (res_post) has no LayerScale beside it")
         return self
 
     def replace(self, **changes: Any) -> VitConfig:

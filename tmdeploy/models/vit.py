@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tmdeploy.errors import UsageError
-from tmdeploy.models.arch import VitConfig
+from tmdeploy.models.arch import Activation, VitConfig
 from tmdeploy.models.stem import PatchEmbed, fuse_scales
 
 
@@ -38,13 +40,30 @@ class Attention(nn.Module):
         return merged
 
 
-class Mlp(nn.Module):
-    """Linear, exact GELU, linear; x [B, N, C] -> [B, N, C]."""
+class QuickGelu(nn.Module):
+    """x sigmoid(1.702 x): the approximation of GELU that OpenAI's CLIP was trained with."""
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def forward(self, x: Tensor) -> Tensor:
+        """Elementwise."""
+        return x * torch.sigmoid(1.702 * x)
+
+
+_ACTIVATIONS: Mapping[Activation, Callable[[], nn.Module]] = {
+    "gelu": nn.GELU,
+    "gelu_tanh": lambda: nn.GELU(approximate="tanh"),
+    "quick_gelu": QuickGelu,
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
+}
+
+
+class Mlp(nn.Module):
+    """Linear, activation, linear; x [B, N, C] -> [B, N, C]."""
+
+    def __init__(self, width: int, hidden: int, act: Activation) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
-        self.act = nn.GELU()
+        self.act = _ACTIVATIONS[act]()
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -66,23 +85,36 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block: x + ls1(attn(norm1(x))), then x + ls2(mlp(norm2(x))); x [B, N, C]."""
+    """Transformer block, attention then MLP, each with its residual; x [B, N, C] -> [B, N, C].
+
+    Attributes:
+        norm_placement: `pre`: x + ls1(attn(norm1(x))), then x + ls2(mlp(norm2(x))).
+            `res_post`: x + norm1(attn(x)), then x + norm2(mlp(x)).
+    """
 
     def __init__(self, config: VitConfig) -> None:
         super().__init__()
         width = config.width
+        self.norm_placement = config.norm_placement
         self.norm1 = nn.LayerNorm(width, eps=config.norm_eps)
         self.attn = Attention(width, config.heads, qkv_bias=config.qkv_bias)
         self.ls1 = LayerScale(width) if config.layer_scale else nn.Identity()
         self.norm2 = nn.LayerNorm(width, eps=config.norm_eps)
-        self.mlp = Mlp(width, config.mlp_width)
+        self.mlp = Mlp(width, config.mlp_width, config.act)
         self.ls2 = LayerScale(width) if config.layer_scale else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Attention, then MLP, each with its residual."""
-        attended: Tensor = self.ls1(self.attn(self.norm1(x)))
+        attended: Tensor
+        hidden: Tensor
+        if self.norm_placement == "res_post":
+            attended = self.norm1(self.attn(x))
+            x = x + attended
+            hidden = self.norm2(self.mlp(x))
+            return x + hidden
+        attended = self.ls1(self.attn(self.norm1(x)))
         x = x + attended
-        hidden: Tensor = self.ls2(self.mlp(self.norm2(x)))
+        hidden = self.ls2(self.mlp(self.norm2(x)))
         return x + hidden
 
 
