@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -76,21 +76,21 @@ def make_recipe(
     depth: int,
     tokens: int,
     prefix: int,
-    r: str | None = None,
-    keep: str | None = None,
-    layers: str | None = None,
+    r: str | int | Sequence[int] | None = None,
+    keep: str | float | Sequence[float] | None = None,
+    layers: str | Sequence[int] | None = None,
     options: Mapping[str, str | int | float | bool] | None = None,
 ) -> Recipe:
-    """Resolve what a user typed (`--method`, `--r`, `--keep`, `--layers`, options) for one model.
+    """Resolve what a user typed (`--method`, `--r`, `--keep`, `--layers`, options) or passed in Python for one model.
 
     Args:
         method: Registered name.
         depth: Blocks of the model.
         tokens: Tokens that enter block 0, prefix included.
         prefix: Prefix tokens.
-        r: As `schedule.parse_r`; None takes the method's default.
-        keep: As `schedule.parse_keep`; None takes the method's default.
-        layers: As `schedule.parse_layers`; None takes the method's default.
+        r: As `schedule.parse_r`, or numbers: 13, [8, 8, 4]; None takes the method's default.
+        keep: As `schedule.parse_keep`, or numbers: 0.7, [138, 97, 68]; None takes the method's default.
+        layers: As `schedule.parse_layers`, or numbers; None takes the method's default.
         options: Named options of the method.
 
     Raises:
@@ -98,6 +98,7 @@ def make_recipe(
     """
     spec = build_method(method, options)
     kind = spec.schedule_kind
+    r, keep, layers = _typed(r), _typed(keep), _typed(layers)
     for name, value, wanted in (("--r", r, "r"), ("--keep", keep, "keep")):
         if value is not None and kind != wanted:
             instead = {"r": "Use --r", "keep": "Use --keep", None: "Leave it out"}[kind]
@@ -120,3 +121,10 @@ def make_recipe(
         text = spec.default_amount if keep is None else keep
         amounts = parse_keep(text, len(blocks), tokens, prefix, fuse=spec.fuses)
     return Recipe(method=method, options=dict(spec.options), layers=blocks, amounts=amounts)
+
+
+def _typed(value: object) -> str | None:
+    """Numbers as a user types them: 13, 0.7, `3,6,9`."""
+    if value is None or isinstance(value, str):
+        return value
+    return ",".join(map(str, value)) if isinstance(value, Iterable) else str(value)

@@ -196,6 +196,20 @@ def test_command_line_overrides_the_checkpoints_recipe(tmp_path: Path):
         export_checkpoint(ExportRequest(**request, keep="0.5"))
 
 
+def test_python_takes_numbers_and_paths_as_text(tmp_path: Path):
+    request = {"checkpoint": str(save_tiny(_patched("none"), tmp_path)), "output": str(tmp_path / "out.onnx")}
+    for typed, given in (
+        ({"method": "tome", "r": "8"}, {"method": "tome", "r": 8}),
+        ({"method": "tome", "r": "0"}, {"method": "tome", "r": 0}),
+        ({"method": "tome", "layers": "1,3", "r": "8,4"}, {"method": "tome", "layers": [1, 3], "r": np.array([8, 4])}),
+        ({"method": "evit", "layers": "1,3", "keep": "0.7"}, {"method": "evit", "layers": (1, 3), "keep": 0.7}),
+        ({"method": "topk", "layers": "2", "keep": "20"}, {"method": "topk", "layers": range(2, 3), "keep": [20]}),
+    ):
+        ours, theirs = (export_checkpoint(ExportRequest(**request, **how, verify=False)) for how in (given, typed))
+        assert (ours.metadata.layers, ours.metadata.schedule) == (theirs.metadata.layers, theirs.metadata.schedule)
+    assert ours.path == tmp_path / "out.onnx"
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [

@@ -1,5 +1,7 @@
 """PyTorch to ONNX. Importing this package imports torch."""
 
-from tmdeploy.export.run import ExportRequest, ExportResult, export_checkpoint
+from tmdeploy.export.request import ExportRequest, FileForm
+from tmdeploy.export.run import export_checkpoint
+from tmdeploy.export.write import ExportResult
 
-__all__ = ["ExportRequest", "ExportResult", "export_checkpoint"]
+__all__ = ["ExportRequest", "ExportResult", "FileForm", "export_checkpoint"]

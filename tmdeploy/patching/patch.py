@@ -137,9 +137,9 @@ def patch(
             depth=len(blocks),
             tokens=_tokens(module, prefix),
             prefix=prefix,
-            r=_text(r),
-            keep=_text(keep),
-            layers=_text(layers),
+            r=r,
+            keep=keep,
+            layers=layers,
             options=options,
         )
     has_class_token = getattr(module, "cls_token", None) is not None
@@ -263,11 +263,3 @@ def _tokens(module: nn.Module, prefix: int) -> int:
         f"{type(module).__name__} does not say how many patches it has",
         remedy="Give patch_embed an integer num_patches, or pass a Recipe",
     )
-
-
-def _text(value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, Sequence):
-        return ",".join(map(str, value))
-    return str(value)

@@ -1,0 +1,101 @@
+"""What an export is asked for, and refusing what cannot be meant before any work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tmdeploy.errors import UsageError
+from tmdeploy.files import check_writable
+from tmdeploy.ops.bodies import MAX_OPSET, MIN_OPSET
+
+OUTPUTS = ("plan", "size", "features")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileForm:
+    """The file to write, whatever it is made from.
+
+    Attributes:
+        output: The `.onnx` to write.
+        opset: Version of the standard operators.
+        precision: Of weights and activations; planners, sizes and LayerNorm statistics stay fp32.
+        lowering: `custom`: nodes of domain `tmdeploy` with function bodies; `portable`: standard ops only.
+        runtime_schedule: Whether `r` or `keep` is an optional graph input.
+        dynamic_batch: Whether any batch size can be fed; else 1.
+        with_preprocessing: Take uint8 [batch, H, W, 3] pixels and normalise in the graph.
+        outputs: Extra outputs: any of `plan`, `size`, `features`.
+        verify: Compare the file with PyTorch after writing.
+        verify_images: Real images or folders to compare on, besides random ones.
+    """
+
+    output: str | Path
+    opset: int = 20
+    precision: Literal["fp32", "fp16"] = "fp32"
+    lowering: Literal["custom", "portable"] = "custom"
+    runtime_schedule: bool = True
+    dynamic_batch: bool = True
+    with_preprocessing: bool = False
+    outputs: tuple[str, ...] = ()
+    verify: bool = True
+    verify_images: Sequence[str | Path] = ()
+
+    @property
+    def path(self) -> Path:
+        """Where the file goes."""
+        return Path(self.output)
+
+    def check(self) -> None:
+        """Refuse what cannot be meant.
+
+        Raises:
+            UsageError: Another suffix, opset or output than there are.
+            ArtifactError: The output cannot be written.
+        """
+        if self.path.suffix != ".onnx":
+            raise UsageError(f"{self.output}: the output is an ONNX file", remedy="Name it with the suffix .onnx")
+        if not MIN_OPSET <= self.opset <= MAX_OPSET:
+            raise UsageError(f"--opset {self.opset}: supported are {MIN_OPSET} to {MAX_OPSET}")
+        unknown = [name for name in self.outputs if name not in OUTPUTS]
+        if unknown:
+            raise UsageError(f"unknown output '{unknown[0]}'", remedy=f"Choose from: {', '.join(OUTPUTS)}")
+        check_writable(self.path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportRequest(FileForm):
+    """Which checkpoint to export, with which reduction, and how.
+
+    Attributes:
+        checkpoint: `.pt`, `.pth` or `.safetensors`.
+        method: Reduction method; None takes the checkpoint's own recipe, else `none`.
+        r: As `--r`: 13, "26:0", [8, 8, 4].
+        keep: As `--keep`: 0.7, [0.9, 0.8, 0.7], [138, 97, 68].
+        layers: As `--layers`: "3,6,9", [3, 6, 9].
+        options: Named options of the method.
+        arch: Architecture by name; None infers it from the weights.
+        num_heads: Attention heads, where width / 64 is wrong.
+        image_size: Side of the input, pixels; None takes the checkpoint's.
+        deterministic: Planners accumulate in float64; else float32.
+        trust_checkpoint: Allow unpickling, which runs whatever code the file holds.
+    """
+
+    checkpoint: str | Path
+    method: str | None = None
+    r: str | int | Sequence[int] | None = None
+    keep: str | float | Sequence[float] | None = None
+    layers: str | Sequence[int] | None = None
+    options: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    arch: str | None = None
+    num_heads: int | None = None
+    image_size: int | None = None
+    deterministic: bool = True
+    trust_checkpoint: bool = False
+
+    def check(self) -> None:
+        """As FileForm's; the output must not be the checkpoint either."""
+        super().check()
+        if self.path.resolve() == Path(self.checkpoint).resolve():
+            raise UsageError(f"{self.output}: the output would overwrite the checkpoint")

@@ -1,0 +1,225 @@
+"""From a patched module to an ONNX file that has been checked against it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import torch
+from torch import nn
+
+import tmdeploy
+from tmdeploy.errors import ExportError
+from tmdeploy.export.passes.counts import add_runtime_schedule
+from tmdeploy.export.passes.functions import attach_bodies, inline_bodies
+from tmdeploy.export.passes.names import name_steps, rename_symbols
+from tmdeploy.export.passes.outputs import add_step_outputs
+from tmdeploy.export.passes.preprocess import fold_preprocessing
+from tmdeploy.export.program import BATCH, SLOTS, build_graph
+from tmdeploy.export.request import FileForm
+from tmdeploy.export.verify import verify_file
+from tmdeploy.files import atomic_path
+from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, Preprocessing, StepRecord, dump
+from tmdeploy.models.arch import VitConfig
+from tmdeploy.patching import Reduction, reduction_of
+from tmdeploy.recipe import Recipe
+from tmdeploy.schedule import Step
+from tmdeploy.validate.report import ValidationReport
+
+_PROTOBUF_LIMIT = 2**31 - 1
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What is exported: a patched module, and what its file says about it.
+
+    Attributes:
+        module: Patched, in eval mode, on the CPU, in the file's precision.
+        recipe: Method and schedule.
+        architecture: What it is made of.
+        source_name: File name of the checkpoint.
+        source_sha256: Of the checkpoint.
+        preprocessing: How images become its input.
+        class_names: One a class, or none.
+    """
+
+    module: nn.Module
+    recipe: Recipe
+    architecture: VitConfig
+    source_name: str
+    source_sha256: str
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What was written, what the self-check found, and what was assumed about the model."""
+
+    path: Path
+    metadata: ArtifactMetadata
+    verification: ValidationReport | None
+    notes: tuple[str, ...] = ()
+
+
+def write_file(subject: Subject, form: FileForm, progress: Progress = lambda _: None) -> ExportResult:
+    """Trace, write, check the file, and only then give it its name.
+
+    Args:
+        subject: What to export.
+        form: How; already checked.
+        progress: Called with a short description when a stage begins.
+
+    Raises:
+        UsageError: An extra output that the method does not have.
+        ExportError: The graph could not be made, or does not compute what PyTorch computes.
+        ArtifactError: The output cannot be written.
+    """
+    progress("tracing the model")
+    model, metadata = _make_model(subject, form)
+    progress("writing the file")
+    proto = _finish_model(model, metadata, form)
+    with atomic_path(form.path) as temporary:
+        onnx.save(proto, str(temporary))
+        verification = None
+        if form.verify:
+            progress("comparing with PyTorch")
+            verification = verify_file(
+                temporary,
+                subject.module,
+                subject.recipe,
+                metadata,
+                images=[Path(path) for path in form.verify_images],
+                name=str(form.output),
+                progress=progress,
+            )
+    return ExportResult(form.path, metadata, verification)
+
+
+def _make_model(subject: Subject, form: FileForm) -> tuple[ir.Model, ArtifactMetadata]:
+    """Trace the module into a graph, with named steps and the runtime schedule."""
+    module, recipe, config = subject.module, subject.recipe, subject.architecture
+    state = reduction_of(module)
+    steps = recipe.steps(config.tokens, config.num_prefix)
+    runtime = form.runtime_schedule and recipe.spec.schedule_kind is not None
+    model = build_graph(
+        module,
+        state,
+        (config.in_channels, *config.image_size),
+        opset=form.opset,
+        dynamic_batch=form.dynamic_batch,
+        runtime=runtime,
+        counts=_trace_counts(state, config, steps),
+        with_features="features" in form.outputs and config.num_classes > 0,
+    )
+    symbols = _symbols(model, steps)
+    records = name_steps(model, recipe.spec, steps, num_prefix=config.num_prefix)
+    rename_symbols(model, symbols)
+    if runtime:
+        kind = recipe.spec.schedule_kind
+        assert kind is not None  # noqa: S101 - `runtime` says so
+        add_runtime_schedule(
+            model,
+            kind=kind,
+            amounts=recipe.amounts,
+            tokens=config.tokens,
+            prefix=config.num_prefix,
+            fuse=recipe.spec.fuses,
+        )
+    if config.num_classes == 0:
+        model.graph.outputs[0].name = "features"
+    add_step_outputs(model, records, form.outputs)
+    return model, _metadata(subject, form, state, records, runtime=runtime)
+
+
+def _finish_model(model: ir.Model, metadata: ArtifactMetadata, form: FileForm) -> onnx.ModelProto:
+    """Bodies, preprocessing, metadata; checked by the ONNX checker and shape inference.
+
+    Raises:
+        ExportError: The model is over protobuf's 2 GiB, or the checker refuses it.
+    """
+    if form.with_preprocessing:
+        fold_preprocessing(model, metadata.preprocessing)
+    model.producer_name, model.producer_version = "tmdeploy", tmdeploy.__version__
+    model.ir_version = 10
+    model.metadata_props.clear()
+    model.metadata_props[METADATA_KEY] = dump(metadata)
+    attach_bodies(model, form.opset)
+    for node in model.graph:
+        node.metadata_props.clear()  # torch's stack traces: paths of this machine
+    size = sum(tensor.const_value.nbytes for tensor in model.graph.initializers.values() if tensor.const_value)
+    if size > _PROTOBUF_LIMIT:
+        raise ExportError(
+            f"the weights take {size / 2**30:.1f} GiB, over the 2 GiB that one ONNX file holds",
+            path=form.path,
+            remedy="Export with --precision fp16",
+        )
+    proto = ir.serde.serialize_model(model)
+    if form.lowering == "portable":
+        proto = inline_bodies(proto)
+    try:
+        onnx.checker.check_model(proto)
+        onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
+    except Exception as error:
+        first = str(error).strip().splitlines()[0]
+        raise ExportError(f"the ONNX checker refuses the graph ({first})", path=form.path) from error
+    return proto
+
+
+def _trace_counts(state: Reduction, config: VitConfig, steps: tuple[Step, ...]) -> list[tuple[int, int | None]]:
+    """Counts to trace with: all different and none special (0, 1, N), so that torch keeps every one symbolic."""
+    counts: list[tuple[int, int | None]] = []
+    tokens = config.tokens
+    for step in steps:
+        fused = int(state.spec.fuses)
+        tokens = max(config.num_prefix + 2 + fused, min(tokens - 1, step.tokens_out if step.amount else tokens - 1))
+        counts.append((tokens, tokens - 1 if fused else None))
+    return counts
+
+
+def _symbols(model: ir.Model, steps: tuple[Step, ...]) -> dict[str, str]:
+    symbols = {}
+    for value in model.graph.inputs:
+        assert value.shape is not None  # noqa: S101 - inputs have one
+        dimension = value.shape[0]
+        old = getattr(dimension, "value", dimension)
+        if not isinstance(old, str):
+            continue
+        if value.name == "images":
+            symbols[old] = BATCH
+        elif str(value.name).startswith(SLOTS):
+            symbols[old] = f"tokens_after_block{steps[int(str(value.name).removeprefix(SLOTS))].block}"
+    return symbols
+
+
+def _metadata(
+    subject: Subject, form: FileForm, state: Reduction, records: tuple[StepRecord, ...], *, runtime: bool
+) -> ArtifactMetadata:
+    recipe, config = subject.recipe, subject.architecture
+    spec = recipe.spec
+    return ArtifactMetadata(
+        tool_version=tmdeploy.__version__,
+        torch_version=torch.__version__,
+        method=recipe.method,
+        method_options=dict(spec.options),
+        schedule_kind=spec.schedule_kind,
+        layers=recipe.layers,
+        schedule=recipe.amounts,
+        runtime_schedule=runtime,
+        architecture=config.model_dump(),
+        source_name=subject.source_name,
+        source_sha256=subject.source_sha256,
+        preprocessing=subject.preprocessing.model_copy(update={"image_size": config.image_size}),
+        preprocessing_in_graph=form.with_preprocessing,
+        class_names=subject.class_names,
+        opset=form.opset,
+        precision=form.precision,
+        lowering=form.lowering,
+        deterministic_planner=state.deterministic,
+        dynamic_batch=form.dynamic_batch,
+        steps=records,
+    )
