@@ -39,7 +39,6 @@ TrustOption = Annotated[
 class _Settings:
     debug: bool = False
     quiet: bool = False
-    terminated: bool = False
 
 
 settings = _Settings()

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from tmdeploy.ending import removed_at_the_end
 from tmdeploy.errors import ArtifactError
 
 
@@ -33,7 +34,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         try:
-            yield temporary
+            with removed_at_the_end(temporary):
+                yield temporary
             os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's 0600 would surprise whoever shares the folder
             os.replace(temporary, target)
         except OSError as error:

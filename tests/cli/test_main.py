@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import tmdeploy_cli
+from tmdeploy_cli.app import COMMANDS
 
 import tmdeploy
 from tests.cli.running import run
@@ -32,7 +32,7 @@ def _without_torch(*arguments: object) -> subprocess.CompletedProcess[str]:
 def test_version_and_help(capsys: pytest.CaptureFixture[str]):
     assert run(capsys, "--version").out == f"tmdeploy {tmdeploy.__version__}\n"
     shown = run(capsys, "--help").out
-    for command in tmdeploy_cli.COMMANDS:
+    for command in COMMANDS:
         assert command in shown
         assert run(capsys, command, "--help").code == 0
 
@@ -111,17 +111,3 @@ def test_doctor_fails_when_the_default_backend_does(
     assert done.code == 3
     assert "'onnxruntime'" in done.out
     assert done.err == "error: the embedded default does not work. pip install onnxruntime.\n"
-
-
-def test_sigterm_while_an_extension_module_is_imported_still_ends_as_a_signal(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
-    def fail() -> None:
-        try:
-            tmdeploy_cli._terminate()
-        except SystemExit:
-            raise ImportError("initialisation failed") from None
-
-    monkeypatch.setattr("tmdeploy.environment.examine", fail)
-    done = run(capsys, "doctor")
-    assert (done.code, done.err) == (143, "")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 import tmdeploy
 from tmdeploy.backends.onnxruntime import open_runner
+from tmdeploy.ending import temporary_folder
 from tmdeploy.engine.lowering import name_nodes, standard_opset
 from tmdeploy.engine.source import load_source
 from tmdeploy.errors import ExportError
@@ -66,8 +66,7 @@ def quantize(request: QuantizeRequest, progress: Progress = lambda _: None) -> Q
         eval_images=request.eval_images,
         seed=request.seed,
     )
-    with tempfile.TemporaryDirectory(prefix="tmdeploy-quantize-") as temporary:
-        folder = Path(temporary)
+    with temporary_folder("tmdeploy-quantize-") as folder:
         start = perf_counter()
         pictures = _Pictures(images.calibration, metadata, request.batch)
         ranges = calibrate(

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import tmdeploy_cli
+from tmdeploy_cli.app import build_app
 from typer.main import get_group
 
 from tests.plugins.cuda.building import PLUGINS
@@ -48,7 +48,7 @@ def test_its_commands_are_the_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ]
         for backend in ("onnxruntime-cuda", "onnxruntime-tensorrt"):
             steps += checks.provider_steps(tmp_path, backend, quick=quick)
-    group = get_group(tmdeploy_cli.build_app())
+    group = get_group(build_app())
     assert len(steps) > 20
     for step in steps:
         name, *arguments = [*step.arguments, *(("--json", "x.json") if step.document else ())]
