@@ -184,7 +184,7 @@ def _count_lines(who: str, relation: str, out: str) -> str:
 def _nearest_lines(metric: str, column: str, *, eps: float, deterministic: bool) -> str:
     """Statements for `best` and `nearest` [B, N]: each token's most similar one in `column`, the lowest index first."""
     return f"""
-        {cosine_lines(metric, metric, "similarity", eps=eps, deterministic=deterministic)}
+        {cosine_lines(metric, metric, "similarity", eps=eps, deterministic=deterministic, engine=True)}
         candidate_sim = Where ({column}, similarity, similarity_lowest)
         best_row = ReduceMax <keepdims = 1> (candidate_sim, last)
         is_best = Equal (candidate_sim, best_row)

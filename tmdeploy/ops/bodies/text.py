@@ -43,19 +43,42 @@ def parse_body(
     return function
 
 
-def cosine_lines(a: str, b: str, out: str, *, eps: float, deterministic: bool) -> str:
+def cosine_lines(a: str, b: str, out: str, *, eps: float, deterministic: bool, engine: bool = False) -> str:
     """Statements for the cosine similarity of rows: `a` [B, Na, C] and `b` [B, Nb, C] to `out` float32 [B, Na, Nb].
 
     Rules 1 and 2 of docs/ops.md: float64 accumulation, zero norm gives 0, NaN gives -inf.
+
+    Args:
+        a: Name of the rows.
+        b: Name of the columns.
+        out: Name of the result, and prefix of all names in between.
+        eps: Norms up to this are zero.
+        deterministic: Accumulate in float64.
+        engine: For TensorRT, which has no float64 and wants the transposition beside the product.
     """
     wide, kind = (11, "double") if deterministic else (1, "float")
-    return f"""
-        {out}_a = Cast <to = {wide}> ({a})
+    # ONNX Runtime 1.20 to 1.25 fuse Transpose (and Cast behind it) with MatMul to a FusedMatMul, and have no kernel of
+    # that for float64. So a Squeeze, which copies nothing, stands between; it leaves no transposition of the last two.
+    transposed = (
+        f"""
         {out}_b = Cast <to = {wide}> ({b})
         {out}_bt = Transpose <perm = [0, 2, 1]> ({out}_b)
-        {out}_dot = MatMul ({out}_a, {out}_bt)
+        """
+        if engine or not deterministic
+        else f"""
+        {out}_two = Constant <value = int64[1] {{2}}> ()
+        {out}_b_deep = Unsqueeze ({b}, {out}_middle)
+        {out}_bt_deep = Transpose <perm = [0, 3, 1, 2]> ({out}_b_deep)
+        {out}_bt_narrow = Squeeze ({out}_bt_deep, {out}_two)
+        {out}_bt = Cast <to = {wide}> ({out}_bt_narrow)
+        """
+    )
+    return f"""
         {out}_last = Constant <value = int64[1] {{-1}}> ()
         {out}_middle = Constant <value = int64[1] {{1}}> ()
+        {out}_a = Cast <to = {wide}> ({a})
+        {transposed}
+        {out}_dot = MatMul ({out}_a, {out}_bt)
         {out}_aa = ReduceSumSquare <keepdims = 1> ({out}_a, {out}_last)
         {out}_bb = ReduceSumSquare <keepdims = 1> ({out}_bt, {out}_middle)
         {out}_na = Sqrt ({out}_aa)
