@@ -91,6 +91,7 @@ def bench(
     models = [*(model or ()), *(engine or ())]
     if not models:
         raise UsageError("nothing to time", remedy="Name models, or engines with --engine")
+    out = Output(json, reads=[*models, *(data or ())])
     protocol = Protocol(
         warm_up_s=seconds(warm_up, "--warm-up"),
         duration_s=seconds(duration, "--duration"),
@@ -122,6 +123,5 @@ def bench(
             modes=engine_modes(cuda_graph, transfers),
             progress=tell,
         )
-    out = Output(json)
     print_bench(report, out.console)
     out.emit(report)

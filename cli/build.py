@@ -102,11 +102,12 @@ def build(
 
     [dim]tmdeploy build deit_s.onnx -o deit_s.plan --precision fp16 --schedule-range 0:13:16[/dim]
     """
+    from tmdeploy.backends import backend_for
     from tmdeploy.engine.build import build_engine
     from tmdeploy.engine.precision import parse_keep
     from tmdeploy.engine.profiles import parse_batch
     from tmdeploy.engine.request import BuildRequest
-    from tmdeploy.engine.sidecar import Options
+    from tmdeploy.engine.sidecar import Options, engine_files
     from tmdeploy.errors import UsageError
     from tmdeploy.report.engine import build_document, engine_table
 
@@ -116,10 +117,20 @@ def build(
     profiles = tuple(parse_batch(text) for text in profile or ())
     if not profiles:
         profiles = (_batch_range(*limits),)
-    source = _exported(model, output, _ExportOptions(method, r, keep, layers, image_size), trust_checkpoint)
+    engine = output or model.with_suffix(".plan")
+    out = Output(
+        json,
+        reads=[model, *([plugin] if plugin is not None else [])],
+        writes={
+            **engine_files(engine),
+            "--timing-cache": timing_cache,
+            "the exported file": engine.with_suffix(".onnx") if backend_for(model).name == "pytorch" else None,
+        },
+    )
+    source = _exported(model, engine, _ExportOptions(method, r, keep, layers, image_size), trust_checkpoint)
     request = BuildRequest(
         model=source,
-        output=output or model.with_suffix(".plan"),
+        output=engine,
         flavour=flavor,
         precision=precision,
         keep_fp32=parse_keep(keep_fp32),
@@ -144,7 +155,6 @@ def build(
     )
     with _bar() as tell:
         result = build_engine(request, tell)
-    out = Output(json)
     out.console.print(engine_table(result.path, result.record, title=f"Built {result.path}"))
     out.emit(build_document(result))
 
@@ -166,7 +176,7 @@ class _ExportOptions(NamedTuple):
     image_size: int | None
 
 
-def _exported(model: Path, output: Path | None, options: _ExportOptions, trust_checkpoint: bool) -> Path:
+def _exported(model: Path, engine: Path, options: _ExportOptions, trust_checkpoint: bool) -> Path:
     """The ONNX file: the one that was given, or one exported beside the engine, so that a rebuild is one command."""
     from tmdeploy.backends import backend_for
     from tmdeploy.errors import UsageError
@@ -184,7 +194,7 @@ def _exported(model: Path, output: Path | None, options: _ExportOptions, trust_c
     require("onnxscript", purpose="exporting a checkpoint")
     from tmdeploy.export import ExportRequest, export_checkpoint
 
-    target = (output or model).with_suffix(".onnx")
+    target = engine.with_suffix(".onnx")
     if target.exists():
         raise UsageError(f"{target} exists already", remedy="Build from it, or name another engine with -o")
     request = ExportRequest(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -45,14 +45,31 @@ settings = _Settings()
 
 
 class Output:
-    """Where one command's result goes.
+    """Where one command's result goes. Made before the command's work begins: it checks all that is to be written.
 
     Args:
         json_target: Value of `--json`: a file, `-` for stdout, or None.
+        reads: Every file, folder and glob that the command reads.
+        writes: Every other file that it writes, by its option (`-o`) or, without one, by what it is (`the sidecar`).
+
+    Raises:
+        UsageError: An output is an input, or another output.
+        ArtifactError: An output cannot be written.
     """
 
-    def __init__(self, json_target: str | None) -> None:
+    def __init__(
+        self,
+        json_target: str | None,
+        *,
+        reads: Iterable[str | Path] = (),
+        writes: Mapping[str, Path | None] | None = None,
+    ) -> None:
         self._target = json_target
+        outputs = {**(writes or {}), "--json": None if json_target in {None, "-"} else Path(str(json_target))}
+        if any(target is not None for target in outputs.values()):
+            from tmdeploy.files import check_outputs
+
+            check_outputs(outputs, _files_read(list(reads), outputs.values()))
 
     @property
     def console(self) -> Console:
@@ -76,7 +93,21 @@ class Output:
             return
         from tmdeploy.files import write_text
 
-        write_text(Path(self._target), text + "\n")
+        write_text(Path(self._target), text + "\n", option="--json")
+
+
+def _files_read(sources: Sequence[str | Path], outputs: Iterable[Path | None]) -> list[str | Path]:
+    """The files of these sources; of folders and globs only those that are outputs too."""
+    if not sources:
+        return []
+    from tmdeploy.images import is_among
+
+    found: list[str | Path] = [target for target in outputs if target is not None and is_among(target, sources)]
+    for engine in (Path(source) for source in sources if Path(source).suffix in {".plan", ".engine"}):
+        from tmdeploy.engine.sidecar import engine_files
+
+        found += engine_files(engine).values()
+    return [*(source for source in sources if Path(source).is_file()), *found]
 
 
 def complain(message: str) -> None:

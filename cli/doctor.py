@@ -13,10 +13,10 @@ def doctor(json: JsonOption = None) -> None:
     from tmdeploy.errors import EnvironmentMissing
     from tmdeploy.report.table import facts_table, plain_table
 
+    out = Output(json)
     with progress() as tell:
         tell("trying the backends")
         found = examine()
-    out = Output(json)
     machine = facts_table("This machine")
     machine.add_row("Python", found.python)
     machine.add_row("platform", found.platform)

@@ -68,9 +68,11 @@ def export(
     from tmdeploy.export import ExportRequest, export_checkpoint
     from tmdeploy.report.export import export_document, export_table
 
+    output = output or checkpoint.with_suffix(".onnx")
+    out = Output(json, reads=[checkpoint, *(verify_data or ())], writes={"-o": output})
     request = ExportRequest(
         checkpoint=checkpoint,
-        output=output or checkpoint.with_suffix(".onnx"),
+        output=output,
         method=method,
         r=r,
         keep=keep,
@@ -95,7 +97,6 @@ def export(
         result = export_checkpoint(request, tell)
     for note in result.notes:
         warn(note)
-    out = Output(json)
     out.console.print(export_table(result))
     out.emit(export_document(result))
 

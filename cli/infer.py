@@ -40,6 +40,8 @@ def infer(
     from tmdeploy.labels import read_class_names
     from tmdeploy.report.predictions import predictions_csv, predictions_document, predictions_table
 
+    reads: list[str | Path] = [model, *image, *([class_names] if class_names is not None else [])]
+    out = Output(json, reads=reads, writes={"--csv": csv})
     names = read_class_names(class_names) if class_names is not None else None
     options: dict[str, Any] = {}
     if backend_for(model, backend).name == "pytorch":
@@ -57,9 +59,8 @@ def infer(
             class_names=runner.class_names if names is None else names,
             progress=tell,
         )
-    out = Output(json)
     out.console.print(predictions_table(predictions))
     warn_skipped(predictions.skipped, read=len(predictions.images))
     if csv is not None:
-        write_text(csv, predictions_csv(predictions))
+        write_text(csv, predictions_csv(predictions), option="--csv")
     out.emit(predictions_document(predictions, {"path": str(model), **runner.describe()}))

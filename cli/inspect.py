@@ -47,6 +47,7 @@ def inspect(
     from tmdeploy.inspection import inspect_checkpoint, inspect_onnx
     from tmdeploy.report.inspection import print_inspection
 
+    out = Output(json, reads=[model])
     kind = backend_for(model).name
     asked = {"--layers": layers, "--profile": profile}
     for option, value in (("--batch", batch), ("--schedule", schedule), ("--iterations", iterations)):
@@ -54,7 +55,7 @@ def inspect(
             raise UsageError(f"{option}: only a layer-time profile has it", remedy="Add --profile")
     if kind == "tensorrt":
         times = _times(batch, schedule, iterations) if profile else None
-        _inspect_engine(model, Output(json), times, full=layers)
+        _inspect_engine(model, out, times, full=layers)
         return
     for option in (option for option, wanted in asked.items() if wanted):
         raise UsageError(f"{option}: only an engine has layers of its own; {model} is none", remedy="Name a .plan")
@@ -62,7 +63,6 @@ def inspect(
         found = inspect_checkpoint(model, trust_checkpoint=trust_checkpoint, arch=arch)
     else:
         found = inspect_onnx(model)
-    out = Output(json)
     print_inspection(found, out.console)
     out.emit(found)
 

@@ -65,9 +65,11 @@ def quantize(
     if int8 == fp8:
         raise UsageError("--int8 and --fp8 exclude each other" if int8 else "no scheme", remedy="Give --int8 or --fp8")
     scheme: Literal["int8", "fp8"] = "int8" if int8 else "fp8"
+    output = output or model.with_suffix(f".{scheme}.onnx")
+    out = Output(json, reads=[model, *(data or ()), *(eval_data or ())], writes={"-o": output})
     request = QuantizeRequest(
         model=model,
-        output=output or model.with_suffix(f".{scheme}.onnx"),
+        output=output,
         scheme=scheme,
         data=data or [],
         keep_float=parse_keep(keep_float, DEFAULT_KEEP, "--keep-float"),
@@ -83,7 +85,6 @@ def quantize(
     )
     with progress() as tell:
         report = run(request, tell)
-    out = Output(json)
     print_quantization(report, out.console)
     warn_skipped(report.calibration_skipped, read=report.record.images)
     warn_skipped(report.comparison.skipped_images, read=report.comparison.images)

@@ -31,17 +31,19 @@ def refit(
     [dim]tmdeploy refit deit_s.plan deit_s.onnx -o deit_s.full.plan[/dim]
     """
     from tmdeploy.engine.refit import RefitRequest, refit_engine
+    from tmdeploy.engine.sidecar import engine_files
     from tmdeploy.report.engine import build_document, engine_table
 
+    output = output or engine.with_name(f"{engine.stem}.full{engine.suffix}")
     request = RefitRequest(
         engine=engine,
         model=model,
-        output=output or engine.with_name(f"{engine.stem}.full{engine.suffix}"),
+        output=output,
         other_weights=other_weights,
         command=shlex.join(["tmdeploy", *sys.argv[1:]]),
     )
+    out = Output(json, reads=request.reads, writes=engine_files(output))
     with progress() as tell:
         result = refit_engine(request, lambda text, _: tell(text))
-    out = Output(json)
     out.console.print(engine_table(result.path, result.record, title=f"Refitted {result.path}"))
     out.emit(build_document(result, schema="tmdeploy.refit/1"))

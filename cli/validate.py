@@ -58,6 +58,7 @@ def validate(
     from tmdeploy.validate import Limits
     from tmdeploy.validate import validate as run
 
+    out = Output(json, reads=[reference, candidate, *(data or ())])
     sizes = batch_sizes(batch)
     with progress() as tell:
         tell("loading the models")
@@ -81,7 +82,6 @@ def validate(
             limits=Limits(atol, op_rtol, tie_gap, None, max_ties, min_top1_agreement, min_p),
             progress=tell,
         )
-    out = Output(json)
     print_validation(report, out.console)
     warn_skipped(report.skipped_images, read=report.images)
     out.emit(report)

@@ -118,6 +118,24 @@ def _images_in(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.rglob("*") if entry.suffix.lower() in SUFFIXES and entry.is_file())
 
 
+def is_among(path: Path, sources: Sequence[str | Path]) -> bool:
+    """Whether `find_images` would find this file in one of the folders and globs; without searching the folders."""
+    if not path.is_file():
+        return False
+    for source in sources:
+        if Path(source).is_dir():
+            inside = path.resolve().is_relative_to(Path(source).resolve())
+            if inside and path.suffix.lower() in SUFFIXES:
+                return True
+        elif not Path(source).exists():
+            matches = [Path(match) for match in glob.glob(str(source), recursive=True)]
+            if any(match.is_file() and match.samefile(path) for match in matches):
+                return True
+            if any(is_among(path, [match]) for match in matches if match.is_dir()):
+                return True
+    return False
+
+
 def random_images(count: int, spec: Preprocessing, *, in_graph: bool, seed: int = 0) -> NDArray[np.generic]:
     """Smooth random pictures, seeded: low-frequency noise, nearer to photos than white noise.
 

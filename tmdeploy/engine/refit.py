@@ -20,10 +20,10 @@ from tmdeploy.engine.layers import LayerFile, read_layers_file, write_layers
 from tmdeploy.engine.opening import open_engine
 from tmdeploy.engine.progress import Tell
 from tmdeploy.engine.request import BuildRequest
-from tmdeploy.engine.sidecar import EngineRecord, RefitRecord, Vehicle, write_sidecar
+from tmdeploy.engine.sidecar import EngineRecord, RefitRecord, Vehicle, engine_files, write_sidecar
 from tmdeploy.engine.source import load_source
 from tmdeploy.errors import ArtifactError, ExportError, UsageError
-from tmdeploy.files import atomic_path, check_writable, sha256
+from tmdeploy.files import atomic_path, check_outputs, sha256
 
 _NAMED = 3
 
@@ -46,6 +46,12 @@ class RefitRequest:
     other_weights: bool = False
     command: str = ""
 
+    @property
+    def reads(self) -> list[Path]:
+        """What must survive: the model, and the engine unless it is refitted in place."""
+        in_place = self.output.resolve() == self.engine.resolve()
+        return [self.model] if in_place else [self.model, *engine_files(self.engine).values()]
+
 
 def refit_engine(request: RefitRequest, tell: Tell = lambda _, __: None) -> BuildResult:
     """Write a complete engine with the weights of an ONNX file.
@@ -62,7 +68,7 @@ def refit_engine(request: RefitRequest, tell: Tell = lambda _, __: None) -> Buil
     """
     if request.output.suffix not in {".plan", ".engine"}:
         raise UsageError(f"{request.output}: an engine ends in .plan or .engine", remedy="Name it so with -o")
-    check_writable(request.output)
+    check_outputs(engine_files(request.output), request.reads)
     record = read_engine(request.engine)
     _check_wanted(request, record)
     tell("reading the model", 0.0)

@@ -8,9 +8,9 @@ from pathlib import Path
 from tmdeploy.engine.flavour import Flavour
 from tmdeploy.engine.precision import GROUPS, PRECISIONS
 from tmdeploy.engine.profiles import BatchRange
-from tmdeploy.engine.sidecar import Options
+from tmdeploy.engine.sidecar import Options, engine_files
 from tmdeploy.errors import ArtifactError, UsageError
-from tmdeploy.files import check_writable
+from tmdeploy.files import check_outputs
 
 MAX_LEVEL = 5
 PLUGINS = ("auto", "aot", "none")
@@ -90,7 +90,8 @@ def check_request(request: BuildRequest) -> None:
         raise UsageError("--embed-plugin: there is no plugin to embed", remedy="Name it with --plugin")
     if request.plugin is not None and not request.plugin.is_file():
         raise ArtifactError("no such plugin library", path=request.plugin, remedy="Check the path")
-    check_writable(request.output)
+    read = [request.model, *([request.plugin] if request.plugin is not None else [])]
+    check_outputs({**engine_files(request.output), "--timing-cache": request.timing_cache}, read)
 
 
 def check_flavour(request: BuildRequest, flavour: Flavour) -> list[str]:

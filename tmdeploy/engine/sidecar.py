@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tmdeploy.engine.build_log import BuildMemory
 from tmdeploy.engine.flavour import Flavour
 from tmdeploy.engine.kernels import KernelCount
+from tmdeploy.engine.layers import layers_path
 from tmdeploy.engine.profiles import BatchRange, ScheduleRange
 from tmdeploy.errors import ArtifactError
 from tmdeploy.files import write_text
@@ -146,6 +147,11 @@ def step_blocks(record: EngineRecord) -> tuple[int, ...]:
 def sidecar_path(engine: Path) -> Path:
     """`deit_s.plan` to `deit_s.plan.json`."""
     return engine.with_name(engine.name + ".json")
+
+
+def engine_files(engine: Path) -> dict[str, Path]:
+    """All that is written with an engine: itself by the option that names it, its companions by what they are."""
+    return {"-o": engine, "the sidecar": sidecar_path(engine), "the layer listing": layers_path(engine)}
 
 
 def write_sidecar(engine: Path, record: EngineRecord) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from tmdeploy.errors import UsageError
-from tmdeploy.files import check_writable
+from tmdeploy.files import check_outputs
 from tmdeploy.ops.bodies import MAX_OPSET, MIN_OPSET
 
 OUTPUTS = ("plan", "size", "features")
@@ -47,11 +47,16 @@ class FileForm:
         """Where the file goes."""
         return Path(self.output)
 
+    @property
+    def reads(self) -> tuple[str | Path, ...]:
+        """Files that the output must not overwrite."""
+        return tuple(self.verify_images)
+
     def check(self) -> None:
         """Refuse what cannot be meant.
 
         Raises:
-            UsageError: Another suffix, opset or output than there are.
+            UsageError: Another suffix, opset or output than there are, or an output that is an input.
             ArtifactError: The output cannot be written.
         """
         if self.path.suffix != ".onnx":
@@ -61,7 +66,7 @@ class FileForm:
         unknown = [name for name in self.outputs if name not in OUTPUTS]
         if unknown:
             raise UsageError(f"unknown output '{unknown[0]}'", remedy=f"Choose from: {', '.join(OUTPUTS)}")
-        check_writable(self.path)
+        check_outputs({"-o": self.path}, self.reads)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +99,7 @@ class ExportRequest(FileForm):
     deterministic: bool = True
     trust_checkpoint: bool = False
 
-    def check(self) -> None:
-        """As FileForm's; the output must not be the checkpoint either."""
-        super().check()
-        if self.path.resolve() == Path(self.checkpoint).resolve():
-            raise UsageError(f"{self.output}: the output would overwrite the checkpoint")
+    @property
+    def reads(self) -> tuple[str | Path, ...]:
+        """As FileForm's, and the checkpoint."""
+        return (self.checkpoint, *super().reads)

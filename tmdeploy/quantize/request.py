@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from tmdeploy.errors import ArtifactError, UsageError
-from tmdeploy.files import check_writable
+from tmdeploy.files import check_outputs
 from tmdeploy.metadata import ArtifactMetadata
 from tmdeploy.quantize.choice import DEFAULT_KEEP
 
@@ -75,9 +75,7 @@ def check_request(request: QuantizeRequest) -> None:
         raise UsageError(f"--max-drop {request.max_drop:g}: a share, from 0 to 1")
     if request.output.suffix != ".onnx":
         raise UsageError(f"{request.output}: a quantised model ends in .onnx", remedy="Name it so with -o")
-    if request.output.resolve() == request.model.resolve():
-        raise UsageError(f"{request.output} is the model itself", remedy="Name another file with -o")
-    check_writable(request.output)
+    check_outputs({"-o": request.output}, [request.model])
 
 
 def check_source(request: QuantizeRequest, metadata: ArtifactMetadata | None, opset: int) -> ArtifactMetadata:
