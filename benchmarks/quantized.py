@@ -6,7 +6,7 @@
 
 `digits` quantises examples/digits_tome.pt, calibrated on some of the 1,437 images it was trained on, and compares with
 fp32 on the 360 it never saw. `deit` quantises a DeiT-S/16-shaped model with random weights, each time in a fresh
-process, and times the files in interleaved rounds in ONNX Runtime. Needs `tmdeploy[export]`, and `digits` scikit-learn.
+process, and times the files in interleaved rounds in ONNX Runtime. Needs the extra `export`, and `digits` scikit-learn.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python benchmarks/rtx_build.py [--json FILE] [--methods tome,evit,...] [--work DIR]
 
-Needs `tmdeploy[export,rtx]`. Every engine is built in a fresh process, whose peak resident memory the system counts.
-Nothing is run on a GPU: this measures the builder, and counts what it plans to launch.
+Needs the extras `export` and `rtx`. Every engine is built in a fresh process, whose peak resident memory the system
+counts. Nothing is run on a GPU: this measures the builder, and counts what it plans to launch.
 """
 
 from __future__ import annotations

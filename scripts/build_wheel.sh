@@ -16,4 +16,4 @@ else
     echo "build_wheel: no nvcc, so the wheel has no ahead-of-time TensorRT plugins" >&2
 fi
 "$bin/python" -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$output" "$work"
-ls "$output"/tmdeploy-*.whl
+ls "$output"/tmdeploy_vit-*.whl

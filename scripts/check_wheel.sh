@@ -8,7 +8,7 @@ trap 'rm -rf "$work"' EXIT
 scripts/build_wheel.sh "$work/dist"
 "$bin/tmdeploy" export examples/digits_tome.pt -o "$work/digits.onnx" --quiet
 "$bin/python" -m venv "$work/venv"
-"$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check "$work"/dist/tmdeploy-*.whl
+"$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check "$work"/dist/tmdeploy_vit-*.whl
 cp examples/digits/3_0.png "$work"
 cd "$work"
 export XDG_CACHE_HOME="$work/empty"

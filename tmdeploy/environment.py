@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tmdeploy.errors import EnvironmentMissing
+from tmdeploy.lazy import install_command
 from tmdeploy.native.library import NativeLibrary, ort_library
 
 _PACKAGES = (
@@ -69,13 +70,13 @@ def examine() -> Environment:
         gpu=gpu_name(),
         packages={name: package_version(name) for name in _PACKAGES},
         backends=(
-            _try("ONNX Runtime (CPU)", _run_onnxruntime, "pip install onnxruntime"),
+            _try("ONNX Runtime (CPU)", _run_onnxruntime, "pip install onnxruntime", package="onnxruntime"),
             _native_ops(),
             *_onnxruntime_gpus(),
-            _try("OpenVINO", _run_openvino, "pip install 'tmdeploy[openvino]'"),
+            _try("OpenVINO", _run_openvino, install_command("openvino"), package="openvino"),
             _openvino_ops(),
-            _try("PyTorch", _run_torch, "pip install 'tmdeploy[export]'"),
-            _try("export", _check_export, "pip install 'tmdeploy[export]'"),
+            _try("PyTorch", _run_torch, install_command("export"), package="torch"),
+            _try("export", _check_export, install_command("export"), package="onnxscript"),
             *_tensorrts(),
         ),
     )
@@ -124,7 +125,8 @@ def _memory_gib() -> float:
     return round(total / 2**30, 1)
 
 
-def _try(name: str, run: Callable[[], str], remedy: str) -> BackendState:
+def _try(name: str, run: Callable[[], str], remedy: str, *, package: str) -> BackendState:
+    """`remedy` installs what is missing, `package` is what to install again if it is there and fails."""
     try:
         return BackendState(name, True, run())
     except ModuleNotFoundError as error:
@@ -133,7 +135,7 @@ def _try(name: str, run: Callable[[], str], remedy: str) -> BackendState:
         return BackendState(name, False, error.message, error.remedy or remedy)
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return BackendState(name, False, f"installed, but fails: {reason}", f"{remedy} --force-reinstall")
+        return BackendState(name, False, f"installed, but fails: {reason}", f"pip install --force-reinstall {package}")
 
 
 def _tensorrts() -> tuple[BackendState, ...]:
@@ -141,7 +143,13 @@ def _tensorrts() -> tuple[BackendState, ...]:
     from tmdeploy.engine.flavour import Flavour
 
     return tuple(
-        _try(flavour.label, functools.partial(trial.try_builder, flavour), flavour.install) for flavour in Flavour
+        _try(
+            flavour.label,
+            functools.partial(trial.try_builder, flavour),
+            flavour.install,
+            package=flavour.distribution,
+        )
+        for flavour in Flavour
     )
 
 
@@ -149,7 +157,12 @@ def _onnxruntime_gpus() -> tuple[BackendState, ...]:
     from tmdeploy.backends import ort_packages as packages
 
     return tuple(
-        _try(f"ONNX Runtime ({name})", functools.partial(packages.trial, provider), packages.INSTALL)
+        _try(
+            f"ONNX Runtime ({name})",
+            functools.partial(packages.trial, provider),
+            packages.INSTALL,
+            package="onnxruntime-gpu",
+        )
         for name, provider in (("CUDA", packages.CUDA), ("TensorRT", packages.TENSORRT))
     )
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import shlex
+from pathlib import Path
 from types import ModuleType
 
 from tmdeploy.errors import EnvironmentMissing
 
+# `tmdeploy` on the package index is another project: only the import and the command are called that.
+DISTRIBUTION = "tmdeploy-vit"
 _EXTRA = {
     "torch": "export",
     "onnxscript": "export",
@@ -35,6 +39,23 @@ def require(name: str, *, purpose: str) -> ModuleType:
         top = name.partition(".")[0]
         if error.name is not None and error.name.partition(".")[0] != top:
             raise
-        extra = _EXTRA.get(top)
-        remedy = f"Install it with: pip install 'tmdeploy[{extra}]'" if extra else f"Install it with: pip install {top}"
-        raise EnvironmentMissing(f"{purpose} needs the Python package '{top}'", remedy=remedy) from None
+        install = install_command(_EXTRA[top]) if top in _EXTRA else f"pip install {top}"
+        raise EnvironmentMissing(
+            f"{purpose} needs the Python package '{top}'", remedy=f"Install it with: {install}"
+        ) from None
+
+
+def install_command(extra: str) -> str:
+    """The command that adds an extra to this installation.
+
+    A checkout names itself. What was installed from a wheel names the distribution: pip finds that installed, asks no
+    index for it, and adds what the extra needs.
+
+    Args:
+        extra: Of pyproject.toml, such as `export`.
+    """
+    checkout = Path(__file__).resolve().parents[1]
+    if not (checkout / "pyproject.toml").is_file():
+        return f"pip install '{DISTRIBUTION}[{extra}]'"
+    folder = "." if checkout == Path.cwd() else checkout
+    return f"pip install -e {shlex.quote(f'{folder}[{extra}]')}"

@@ -10,6 +10,7 @@ from tmdeploy.engine import build as building
 from tmdeploy.engine.gpu import gpu_or_none
 from tmdeploy.engine.sidecar import Options
 from tmdeploy.errors import EnvironmentMissing
+from tmdeploy.lazy import install_command
 
 CHECKPOINT = EXAMPLES / "digits_tome.pt"
 no_gpu = pytest.mark.skipif(gpu_or_none() is not None, reason="there is a GPU here")
@@ -159,7 +160,7 @@ def test_without_tensorrt_it_says_what_to_install(
     monkeypatch.setitem(__import__("sys").modules, "tensorrt_rtx", None)
     done = run(capsys, "build", digits_onnx, "-o", tmp_path / "x.plan", "--flavor", "rtx")
     assert (done.code, done.err) == (
-        3, "error: building an engine needs the Python package 'tensorrt_rtx'. pip install 'tmdeploy[rtx]'.\n",
+        3, f"error: building an engine needs the Python package 'tensorrt_rtx'. {install_command('rtx')}.\n",
     )  # fmt: skip
 
 

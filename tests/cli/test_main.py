@@ -11,6 +11,7 @@ import tmdeploy
 from tests.cli.running import run
 from tests.conftest import EXAMPLES
 from tmdeploy.errors import CheckFailed, UsageError
+from tmdeploy.lazy import install_command
 
 BLOCK_TORCH = """
 import sys
@@ -63,7 +64,7 @@ def test_what_needs_torch_says_so_in_one_line(tmp_path: Path):
     done = _without_torch("export", EXAMPLES / "digits_tome.pt", "-o", tmp_path / "x.onnx")
     assert done.returncode == 3
     message = "error: exporting a checkpoint needs the Python package 'torch'. Install it with: "
-    assert done.stderr == message + "pip install 'tmdeploy[export]'.\n"
+    assert done.stderr == message + f"{install_command('export')}.\n"
     done = _without_torch("bench", EXAMPLES / "digits_tome.pt")
     assert done.returncode == 3
     assert "running the checkpoint" in done.stderr

@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 
 from tmdeploy.backends.onnxruntime import OnnxRuntimeRunner
 from tmdeploy.images import ImageReader, find_images
+from tmdeploy.lazy import DISTRIBUTION
 
 from .conftest import CONFINED, Image, outside
 from .podman import ROOT
@@ -85,9 +86,9 @@ def test_its_packages_are_the_locked_ones(cpu: Image, fact: Callable[[str], None
     fact("in /opt/venv: " + ", ".join(f"{name} {version} ({size / 1e6:.1f} MB)" for size, name, version in sizes))
     allowed = {(canonicalize_name(pin.name), str(pin.specifier)) for pin in locked(DOCKER / "requirements" / "cpu.txt")}
     installed = {
-        (canonicalize_name(name), f"=={version}") for name, (version, _) in found.items() if name != "tmdeploy"
+        (canonicalize_name(name), f"=={version}") for name, (version, _) in found.items() if name != DISTRIBUTION
     }
-    assert "tmdeploy" in found
+    assert DISTRIBUTION in found
     assert installed <= allowed
     assert not {"torch", "pip", "setuptools"} & set(found)
 

@@ -17,10 +17,11 @@ from tmdeploy.engine.profiles import BatchRange
 from tmdeploy.engine.sidecar import EngineRecord, Tensor, write_sidecar
 from tmdeploy.export import ExportRequest, export_checkpoint
 from tmdeploy.files import sha256
+from tmdeploy.lazy import install_command
 
 needs_rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None,
-    reason="NO ENGINE IS BUILT: tensorrt_rtx is not installed (pip install 'tmdeploy[rtx]')",
+    reason=f"NO ENGINE IS BUILT: tensorrt_rtx is not installed ({install_command('rtx')})",
 )
 
 

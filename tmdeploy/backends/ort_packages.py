@@ -12,9 +12,9 @@ import io
 import json
 import re
 import subprocess
-import sys
 from typing import Any
 
+from tmdeploy.child import last_words, run_python
 from tmdeploy.errors import EnvironmentMissing
 
 CUDA = "CUDAExecutionProvider"
@@ -108,15 +108,13 @@ def trial(provider: str) -> str:
 
 def reason_of(provider: str, device_id: int = 0) -> str | None:
     """Why a provider does not start, tried in another process; None if it ran a model there."""
-    command = [sys.executable, "-c", _TRIAL, provider, str(device_id)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)  # noqa: S603
+        done = run_python(_TRIAL, provider, str(device_id), timeout=_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         return f"no answer in {_TIMEOUT_S} s"
     if done.returncode == 0 and json.loads(done.stdout.splitlines()[-1]):
         return None
-    lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-    return telling(done.stderr) or lines[-1]
+    return telling(done.stderr) or last_words(done)
 
 
 def try_provider(provider: str, device_id: int = 0) -> bool:

@@ -1,6 +1,6 @@
 """Peak memory of one model, honestly: a fresh process loads it, runs it, and says what the system counted.
 
-Run as `python -m tmdeploy.bench.memory JOB`, JOB being a `Job` as JSON; prints a `Footprint` as one line of JSON.
+That process runs `main(JOB)`, JOB being a `Job` as JSON, and prints a `Footprint` as one line of JSON.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import re
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +15,13 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from tmdeploy.backends.options import CheckpointOptions
+from tmdeploy.child import last_words, run_python
 from tmdeploy.engine.device import Device
 from tmdeploy.engine.memory import EngineMemory
 from tmdeploy.engine.sidecar import read_sidecar
 from tmdeploy.errors import ArtifactError
 
+_CHILD = "import sys; from tmdeploy.bench.memory import main; main(sys.argv[1])"
 _CALLS = 3  # arenas have grown to their full size after the second
 _TIMEOUT_S = 600
 
@@ -81,16 +82,12 @@ def footprint(job: Job) -> Footprint:
         ArtifactError: That process failed; the message ends with the last line it wrote.
     """
     text = TypeAdapter(Job).dump_json(job).decode()
-    command = [sys.executable, "-m", "tmdeploy.bench.memory", text]
     try:
-        done = subprocess.run(  # noqa: S603 - our own module
-            command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S
-        )
+        done = run_python(_CHILD, text, timeout=_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         raise ArtifactError(f"its memory was not measured (no answer in {_TIMEOUT_S} s)", path=job.path) from None
     if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise ArtifactError(f"its memory was not measured ({lines[-1]})", path=job.path)
+        raise ArtifactError(f"its memory was not measured ({last_words(done)})", path=job.path)
     return TypeAdapter(Footprint).validate_json(done.stdout)
 
 
@@ -150,7 +147,3 @@ def _memory_mib(field: str) -> float:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes on macOS
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -106,10 +106,9 @@ def check_version(path: Path, record: EngineRecord, toolkit: Toolkit) -> None:
     if built == here or (record.options.version_compatible and here > built):
         return
     wanted = ".".join(record.tensorrt_version.split(".")[:3])
-    package = "tensorrt" if record.flavour is Flavour.TENSORRT else "tensorrt-rtx-cu13"
     raise EnvironmentMissing(
         f"{path}: was built by {record.flavour.label} {record.tensorrt_version}, {toolkit.version} is installed",
-        remedy=f"Install {package}=={wanted}.*, or build again: {record.command}",
+        remedy=f"Install {record.flavour.distribution}=={wanted}.*, or build again: {record.command}",
     )
 
 

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any
 
 from tmdeploy.errors import EnvironmentMissing, UsageError
+from tmdeploy.lazy import install_command
 
 OLDEST, NEWEST_MAJOR = (10, 13), 11  # of full TensorRT, that the code was checked against
 
@@ -33,7 +34,17 @@ class Flavour(str, Enum):
     @property
     def install(self) -> str:
         """The command that installs it."""
-        return f"pip install 'tmdeploy[{'tensorrt' if self is Flavour.TENSORRT else 'rtx'}]'"
+        return install_command(self.value)
+
+    @property
+    def reinstall(self) -> str:
+        """The command for one that is there and does not work."""
+        return f"pip install --force-reinstall {self.distribution}"
+
+    @property
+    def distribution(self) -> str:
+        """Its name on the package index."""
+        return "tensorrt" if self is Flavour.TENSORRT else "tensorrt-rtx-cu13"
 
 
 @dataclass(frozen=True)
@@ -122,7 +133,7 @@ def _open(flavour: Flavour, purpose: str) -> Toolkit:
     except ModuleNotFoundError as error:
         if error.name != flavour.package:
             raise EnvironmentMissing(
-                f"'{flavour.package}' is installed, but lacks '{error.name}'", remedy=f"{flavour.install} again"
+                f"'{flavour.package}' is installed, but lacks '{error.name}'", remedy=flavour.reinstall
             ) from None
         raise EnvironmentMissing(
             f"{purpose} needs the Python package '{flavour.package}'", remedy=flavour.install
@@ -130,7 +141,7 @@ def _open(flavour: Flavour, purpose: str) -> Toolkit:
     except (ImportError, OSError) as error:  # a wheel whose libnvinfer is missing or of another CUDA
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise EnvironmentMissing(
-            f"'{flavour.package}' is installed, but cannot be loaded ({first})", remedy=f"{flavour.install} again"
+            f"'{flavour.package}' is installed, but cannot be loaded ({first})", remedy=flavour.reinstall
         ) from None
     version = str(module.__version__)
     if flavour is Flavour.TENSORRT:

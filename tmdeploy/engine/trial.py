@@ -24,7 +24,7 @@ def try_builder(flavour: Flavour) -> str:
     module, log = toolkit.module, Log(toolkit.module)
     if module.Builder(log.logger) is None:
         raise EnvironmentMissing(
-            f"{toolkit.version} is installed, but makes no builder ({log.reason()})", remedy=f"{flavour.install} again"
+            f"{toolkit.version} is installed, but makes no builder ({log.reason()})", remedy=flavour.reinstall
         )
     able = f"{toolkit.version}, a builder was made"
     if gpu is None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from tmdeploy.child import last_words, run_python
 from tmdeploy.errors import EnvironmentMissing, TmdeployError
 from tmdeploy.files import atomic_path
 from tmdeploy.native.cuda import cuda_options
@@ -142,12 +142,8 @@ def build(
 def load_problem(library: Path) -> str | None:
     """Why ONNX Runtime cannot load the library, None if it can; tried in another process, which may crash."""
     script = "import sys, onnxruntime; onnxruntime.SessionOptions().register_custom_ops_library(sys.argv[1])"
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", script, str(library)], capture_output=True, text=True, timeout=120, check=False
-    )
-    if done.returncode == 0:
-        return None
-    return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    done = run_python(script, str(library), timeout=120)
+    return None if done.returncode == 0 else last_words(done)
 
 
 def _run(command: list[str]) -> None:

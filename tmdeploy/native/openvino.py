@@ -7,11 +7,11 @@ it is kept apart by version and no wheel of tmdeploy can bring it.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from tmdeploy.child import last_words, run_python
 from tmdeploy.environment import package_version
 from tmdeploy.errors import EnvironmentMissing
 from tmdeploy.lazy import require
@@ -96,12 +96,8 @@ def build_openvino(output: Path | None = None, *, progress: Callable[[str], None
 def openvino_problem(library: Path) -> str | None:
     """Why OpenVINO cannot load the library, None if it can; tried in another process, which may crash."""
     script = "import sys, openvino; openvino.Core().add_extension(sys.argv[1])"
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", script, str(library)], capture_output=True, text=True, timeout=120, check=False
-    )
+    done = run_python(script, str(library), timeout=120)
     if done.returncode == 0:
         return None
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    return next((line for line in lines if "Cannot load library" in line), None) or (
-        lines[-1] if lines else f"exit code {done.returncode}"
-    )
+    lines = (line.strip() for line in done.stderr.splitlines())
+    return next((line for line in lines if "Cannot load library" in line), None) or last_words(done)

@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from tmdeploy.child import last_words, run_python
 from tmdeploy.native.build import build_library
 from tmdeploy.native.cuda import cuda_options
 from tmdeploy.native.library import NativeLibrary, cache_folder
@@ -61,13 +60,5 @@ def tensorrt_problem(library: Path) -> str | None:
     Tried in another process, which may crash, and without TensorRT: it need not be installed here.
     """
     script = "import ctypes, sys; ctypes.CDLL(sys.argv[1]).getCreators"
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", script, str(library.resolve())],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    if done.returncode == 0:
-        return None
-    return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    done = run_python(script, str(library.resolve()), timeout=120)
+    return None if done.returncode == 0 else last_words(done)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from tmdeploy.child import last_words, run_python
 from tmdeploy.errors import EnvironmentMissing
 from tmdeploy.native.library import cache_folder
 
@@ -19,6 +18,7 @@ ROOT_VARIABLE = "TENSORRT_ROOT"
 # A small wheel that carries NVIDIA's headers of TensorRT 10.14 (Apache-2.0); the SDK itself weighs gigabytes.
 WHEEL = "kernel-lens==2.0.1"
 WHEEL_SHA256 = "07cc714e8b5e7f34b672f7c7fad93febe7c747be5837ba276b1527370134ffe0"
+_PIP = "import runpy; runpy.run_module('pip', run_name='__main__', alter_sys=True)"
 _INSIDE_WHEEL = "kernel_lens/include/tensorrt/"
 _SYSTEM = ("/usr/local/tensorrt", "/usr", "/opt/tensorrt")
 _BY_HAND = f"Unpack a TensorRT release and set {ROOT_VARIABLE} to its folder"
@@ -56,17 +56,11 @@ def download_tensorrt_headers() -> Path:
         EnvironmentMissing: The wheel cannot be had, or is not the one that was checked.
     """
     with tempfile.TemporaryDirectory(prefix="tmdeploy-headers-") as temporary:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        done = subprocess.run(  # noqa: S603
-            [*command, "--only-binary", ":all:", "--dest", temporary, WHEEL],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        options = ("--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:")
+        done = run_python(_PIP, "download", *options, "--dest", temporary, WHEEL)
         wheel = next(Path(temporary).glob("*.whl"), None)
         if done.returncode != 0 or wheel is None:
-            reason = (done.stderr.strip().splitlines() or ["no wheel"])[-1]
-            raise EnvironmentMissing(f"pip cannot download {WHEEL}: {reason}", remedy=_BY_HAND)
+            raise EnvironmentMissing(f"pip cannot download {WHEEL}: {last_words(done)}", remedy=_BY_HAND)
         return _unpack(wheel, downloaded_headers())
 
 
