@@ -15,6 +15,7 @@ import typer
 
 import tmdeploy
 from tmdeploy.errors import TmdeployError
+from tmdeploy.report.text import never_fail_to_print
 
 from .console import complain, settings
 from .signals import received
@@ -42,6 +43,7 @@ _EPILOG = "Every command takes --debug (show tracebacks) and --quiet. Exit codes
 
 def run(argv: Sequence[str] | None = None) -> None:
     """Run a command, and leave by SystemExit; None takes the process's arguments."""
+    never_fail_to_print()
     arguments = list(sys.argv[1:] if argv is None else argv)
     # taken out here so that they work before and after the command's name alike
     settings.debug, settings.quiet = "--debug" in arguments, bool({"-q", "--quiet"} & set(arguments))

@@ -217,12 +217,13 @@ def _exported(model: Path, engine: Path, options: _ExportOptions, trust_checkpoi
 @contextlib.contextmanager
 def _bar() -> Iterator[Callable[[str, float], None]]:
     """A bar on stderr; off when that is no terminal, or with --quiet."""
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-    console = Console(stderr=True)
+    from tmdeploy.report.console import PlainConsole
+
+    console = PlainConsole(stderr=True)
     off = settings.quiet or not console.is_terminal
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=off) as display:
         task = display.add_task("starting", total=1.0)
         yield lambda description, share: display.update(task, description=description, completed=share)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import BaseModel
 
+from tmdeploy.report.text import printable
+
 if TYPE_CHECKING:
-    from rich.console import Console
+    from tmdeploy.report.console import PlainConsole
 
 JsonOption = Annotated[
     str | None,
@@ -72,11 +73,11 @@ class Output:
             check_outputs(outputs, _files_read(list(reads), outputs.values()))
 
     @property
-    def console(self) -> Console:
+    def console(self) -> PlainConsole:
         """For tables and sentences: stdout, or stderr when stdout is for JSON."""
-        from rich.console import Console
+        from tmdeploy.report.console import PlainConsole
 
-        return Console(stderr=self._target == "-", quiet=settings.quiet, highlight=False, soft_wrap=False)
+        return PlainConsole(stderr=self._target == "-", quiet=settings.quiet)
 
     def emit(self, document: BaseModel | dict[str, Any]) -> None:
         """Write the JSON document, if one was asked for.
@@ -86,14 +87,15 @@ class Output:
         """
         if self._target is None:
             return
-        data = document.model_dump(mode="json", by_alias=True) if isinstance(document, BaseModel) else document
-        text = json.dumps(data, indent=2, ensure_ascii=False)
+        from tmdeploy.report.document import json_text
+
         if self._target == "-":
-            sys.stdout.write(text + "\n")
+            utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+            sys.stdout.write(json_text(document, ascii_only=not utf8))
             return
         from tmdeploy.files import write_text
 
-        write_text(Path(self._target), text + "\n", option="--json")
+        write_text(Path(self._target), json_text(document), option="--json")
 
 
 def _files_read(sources: Sequence[str | Path], outputs: Iterable[Path | None]) -> list[str | Path]:
@@ -112,7 +114,7 @@ def _files_read(sources: Sequence[str | Path], outputs: Iterable[Path | None]) -
 
 def complain(message: str) -> None:
     """One line on stderr, never wrapped: tools read it."""
-    print(message, file=sys.stderr)
+    print(printable(message), file=sys.stderr)
 
 
 def warn(message: str) -> None:
@@ -132,12 +134,13 @@ def warn_skipped(skipped: Sequence[tuple[object, str]], *, read: int) -> None:
 @contextlib.contextmanager
 def progress() -> Iterator[Callable[[str], None]]:
     """Show what is going on, on stderr: `tell("tracing the model")`. Off when that is no terminal, or with --quiet."""
-    from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    console = Console(stderr=True)
+    from tmdeploy.report.console import PlainConsole
+
+    console = PlainConsole(stderr=True)
     off = settings.quiet or not console.is_terminal
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (SpinnerColumn("line"), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=off) as display:
         task = display.add_task("starting", total=None)
-        yield lambda description: display.update(task, description=description)
+        yield lambda description: display.update(task, description=printable(description))

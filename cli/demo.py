@@ -23,6 +23,7 @@ def demo(
 ) -> None:
     """Export, validate, bench and infer with a small trained checkpoint (digits, ToMe r=8). Trains nothing."""
     from tmdeploy.errors import DataError
+    from tmdeploy.report.text import styled
 
     folder = examples or Path(__file__).resolve().parent.parent / "examples"
     checkpoint, images = folder / "digits_tome.pt", folder / "digits"
@@ -48,6 +49,6 @@ def demo(
     )
     console = Output(None).console
     for command, run in steps:
-        console.rule(f"[bold]{command}", align="left")
+        console.rule(styled((command, "bold")), align="left")
         run()
         console.print()

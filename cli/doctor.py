@@ -12,6 +12,7 @@ def doctor(json: JsonOption = None) -> None:
     from tmdeploy.environment import examine
     from tmdeploy.errors import EnvironmentMissing
     from tmdeploy.report.table import facts_table, plain_table
+    from tmdeploy.report.text import styled
 
     out = Output(json)
     with progress() as tell:
@@ -29,8 +30,8 @@ def doctor(json: JsonOption = None) -> None:
     for column in ("backend", "works", "detail", "what to do"):
         backends.add_column(column, overflow="fold")
     for state in found.backends:
-        works = "[green]yes[/green]" if state.works else "[red]no[/red]"
-        backends.add_row(state.name, works, *(text.replace("[", r"\[") for text in (state.detail, state.remedy)))
+        works = styled(("yes", "green") if state.works else ("no", "red"))
+        backends.add_row(state.name, works, state.detail, state.remedy)
     out.console.print(machine)
     out.console.print(backends)
     out.emit({"schema": "tmdeploy.doctor/1", **dataclasses.asdict(found)})

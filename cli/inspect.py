@@ -78,6 +78,7 @@ def _inspect_engine(engine: Path, out: Output, times: TimesRequest | None, *, fu
     from tmdeploy.engine.inspection import inspect_engine
     from tmdeploy.report.engine import engine_table, step_table
     from tmdeploy.report.layers import print_layers, print_times
+    from tmdeploy.report.text import styled
 
     found = inspect_engine(engine, times)
     console = out.console
@@ -89,9 +90,7 @@ def _inspect_engine(engine: Path, out: Output, times: TimesRequest | None, *, fu
     if found.times is not None:
         print_times(found.times, console, full=full)
     if found.runs_here:
-        console.print("[green]runs on this machine[/green]")
+        console.print(styled(("runs on this machine", "green")))
     else:
-        console.print(
-            "[yellow]does not run on this machine:[/yellow]", found.reason.replace("[", r"\["), soft_wrap=True
-        )
+        console.print(styled(("does not run on this machine: ", "yellow"), found.reason), soft_wrap=True)
     out.emit(found)

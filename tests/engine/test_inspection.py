@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from tests.engine.engines import engine_file, full_bytes
 from tests.engine.fake_inspection import NODES, FakeInspection, detailed_json
@@ -21,6 +20,7 @@ from tmdeploy.engine.layers import LayerFile, Listing, Operand, write_layers
 from tmdeploy.engine.profiles import BatchRange, ScheduleRange
 from tmdeploy.engine.sidecar import EngineRecord, Options, PluginLayer, PtxRecord, Tensor, Vehicle
 from tmdeploy.errors import ArtifactError, EnvironmentMissing, UsageError
+from tmdeploy.report.console import PlainConsole
 from tmdeploy.report.layers import print_layers, print_times
 
 GPU = Gpu(0, "NVIDIA L4", (8, 9), 24 << 30)
@@ -62,7 +62,7 @@ def _stored(engine: Path, roles: dict[str, str]) -> LayerFile:
 
 
 def _shown(found: EngineInspection, *, full: bool = False) -> str:
-    console = Console(width=150)
+    console = PlainConsole(width=150)
     with console.capture() as capture:
         print_layers(found, console, full=full)
         if found.times is not None:

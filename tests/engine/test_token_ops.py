@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from tests.engine.conftest import Exported
 from tests.engine.fake_builder import FakeBuilding, FakePlugins
@@ -20,6 +19,7 @@ from tmdeploy.engine.request import BuildRequest
 from tmdeploy.engine.sidecar import EngineRecord, Options, Vehicle, read_sidecar
 from tmdeploy.errors import EnvironmentMissing, ExportError, UnsupportedModel, UsageError
 from tmdeploy.files import sha256
+from tmdeploy.report.console import PlainConsole
 from tmdeploy.report.engine import engine_table
 from tmdeploy.tensorrt_plugin import PtxLibrary
 from tmdeploy.tensorrt_plugin.operators import NAMESPACE, PLUGIN_OPS
@@ -72,7 +72,7 @@ def _about_plugins(record: EngineRecord) -> list[str]:
 
 
 def _shown(record: EngineRecord) -> str:
-    console = Console(width=200)
+    console = PlainConsole(width=200)
     with console.capture() as capture:
         console.print(engine_table(Path("tiny.plan"), record, title="t"))
     return capture.get()

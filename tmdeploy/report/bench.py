@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tmdeploy.bench.report import ArmRow, BenchReport, RatioRow
 from tmdeploy.report.gpu_times import gpu_table, memory_table
 from tmdeploy.report.table import plain_table
+from tmdeploy.report.text import styled
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,7 +20,7 @@ def print_bench(report: BenchReport, console: Console) -> None:
     """One table a batch size, another of what ran on a GPU, then load time and memory, then what to doubt."""
     machine = report.machine
     console.print(f"{machine.cpu}, {machine.cores} cores; {report.data}; {report.rounds} interleaved rounds")
-    console.print(f"[dim]{report.boundary}[/dim]\n")
+    console.print(styled((report.boundary, "dim"), "\n"))
     for batch in dict.fromkeys(row.batch for row in report.arms):
         rows = [row for row in report.arms if row.batch == batch]
         comparable = [row for row in rows if row.boundary is None]
@@ -37,12 +38,10 @@ def print_bench(report: BenchReport, console: Console) -> None:
     if any(row.gpu is not None for row in report.models):
         console.print(memory_table(report.models))
     for warning in report.warnings:
-        console.print(f"[yellow]note[/yellow] {warning}")
+        console.print(styled(("note", "yellow"), f" {warning}"))
 
 
 def _arms(batch: int, rows: list[ArmRow]) -> Table:
-    from rich.markup import escape
-
     table = plain_table(f"batch {batch}: milliseconds a batch")
     table.add_column("model", overflow="fold")
     pytorch = any(row.pytorch is not None for row in rows)
@@ -56,7 +55,7 @@ def _arms(batch: int, rows: list[ArmRow]) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
-            escape(_broken(row.name)),
+            _broken(row.name),
             *([row.backend["backend"]] if backends else []),
             *(f"{row.percentiles_ms[value]:.2f}" for value in percentiles),
             f"{row.images_per_s:.1f}",

@@ -44,7 +44,7 @@ def engine_table(path: Path, record: EngineRecord, *, title: str) -> Table:
     elif record.model is not None and record.model.steps:
         table.add_row("schedule", "fixed (build with --schedule-range to have it as an input)")
     for name, tensors in (("inputs", record.inputs), ("outputs", record.outputs)):
-        table.add_row(name, "\n".join(map(_tensor_text, tensors)).replace("[", r"\["))
+        table.add_row(name, "\n".join(map(_tensor_text, tensors)))
     table.add_row("reduction runs as", _lowering_text(record))
     if record.kernels is not None:
         steps = [step.only for step in record.kernels.steps]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tmdeploy.files import sha256
 from tmdeploy.metadata import ArtifactMetadata
 from tmdeploy.report.table import facts_table
+from tmdeploy.report.text import styled
 from tmdeploy.schedule import schedule_text
 from tmdeploy.validate.samples import counted
 
@@ -46,7 +47,7 @@ def export_table(result: ExportResult) -> Table:
     form += ["uint8 pixels in"] if metadata.preprocessing_in_graph else []
     table.add_row("form", ", ".join(form))
     if report is None:
-        table.add_row("compared with PyTorch", "[yellow]no (--no-verify)[/yellow]")
+        table.add_row("compared with PyTorch", styled(("no (--no-verify)", "yellow")))
     else:
         batches = ", ".join(map(str, report.batch_sizes))
         error = report.model.logits_error_agreeing_max

@@ -29,8 +29,6 @@ def gpu_table(batch: int, rows: Sequence[ArmRow]) -> Table:
         batch: Images a call.
         rows: Of engines, and of checkpoints that ran on a GPU.
     """
-    from rich.markup import escape
-
     table = plain_table(f"batch {batch}: on the GPU, milliseconds a batch")
     table.add_column("model", overflow="fold")
     table.add_column("part", no_wrap=True)
@@ -41,11 +39,11 @@ def gpu_table(batch: int, rows: Sequence[ArmRow]) -> Table:
         gpu = row.gpu
         if gpu is None:
             if row.compute is not None:
-                table.add_row(escape(row.name), "compute", *_cells(row.compute, percentiles))
+                table.add_row(row.name, "compute", *_cells(row.compute, percentiles))
             continue
         parts = [(words, gpu.queued[name]) for name, words in _PARTS if name in gpu.queued and _says(gpu, name)]
         parts.append(("whole call", gpu.single["host"]))
-        names = chain(escape(row.name.replace(", ", ",\n")).splitlines(), repeat(""))  # a piece of the name a line
+        names = chain(row.name.replace(", ", ",\n").splitlines(), repeat(""))  # a piece of the name a line
         for words, spread in parts:
             table.add_row(next(names), words, *_cells(spread, percentiles))
         table.add_row(next(names), "img/s", f"{gpu.single_images_per_s:.0f}")
@@ -55,8 +53,6 @@ def gpu_table(batch: int, rows: Sequence[ArmRow]) -> Table:
 
 def memory_table(rows: Sequence[ModelRow]) -> Table:
     """GPU memory of engines, MiB: what TensorRT states and what was counted."""
-    from rich.markup import escape
-
     table = plain_table("GPU memory of engines, MiB, each in a fresh process")
     for column in ("engine", "weights", "streamable", "a context", "in and out", "loaded", "running"):
         table.add_column(column, justify="left" if column == "engine" else "right", overflow="fold")
@@ -64,7 +60,7 @@ def memory_table(rows: Sequence[ModelRow]) -> Table:
         gpu = row.gpu
         if gpu is not None:
             sizes = (gpu.weights, gpu.streamable, gpu.activations, gpu.buffers, gpu.loaded, gpu.running)
-            table.add_row(escape(row.name), *("-" if size is None else f"{size / 2**20:.1f}" for size in sizes))
+            table.add_row(row.name, *("-" if size is None else f"{size / 2**20:.1f}" for size in sizes))
     return table
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tmdeploy.inspection import Inspection
 from tmdeploy.report.export import method_text
 from tmdeploy.report.table import facts_table, plain_table
+from tmdeploy.report.text import styled
 from tmdeploy.schedule import schedule_text
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def print_inspection(found: Inspection, console: Console) -> None:
     if found.blocks:
         console.print(_blocks(found))
     for note in found.notes:
-        console.print(f"[yellow]note[/yellow] {note}")
+        console.print(styled(("note", "yellow"), f" {note}"))
 
 
 def _facts(found: Inspection) -> Table:
@@ -59,7 +60,7 @@ def _facts(found: Inspection) -> Table:
         ]
         more = [f"... and {len(ports) - 8} more"] if len(ports) > 8 else []
         if ports:
-            table.add_row(name, "\n".join(lines + more).replace("[", r"\["))
+            table.add_row(name, "\n".join(lines + more))
     if found.ops:
         custom = [f"{op} {count}" for op, count in found.ops.items() if "::" in op]
         total = sum(found.ops.values())
@@ -81,6 +82,6 @@ def _blocks(found: Inspection) -> Table:
     most = max(row.tokens_in for row in found.blocks)
     for row in found.blocks:
         filled = max(1, round(_BAR * row.tokens_out / most))
-        bar = f"[green]{'█' * filled}[/green][dim]{'░' * (_BAR - filled)}[/dim]"
+        bar = styled(("█" * filled, "green"), ("░" * (_BAR - filled), "dim"))
         table.add_row(str(row.block), str(row.tokens_in), str(row.tokens_out), f"{row.macs / 1e6:.1f} M", bar)
     return table

@@ -10,6 +10,7 @@ from tmdeploy.engine.layer_times import LayerTimes
 from tmdeploy.engine.layers import Layer, Listing
 from tmdeploy.engine.sidecar import EngineRecord
 from tmdeploy.report.table import facts_table, plain_table
+from tmdeploy.report.text import styled
 from tmdeploy.schedule import schedule_text
 
 if TYPE_CHECKING:
@@ -46,10 +47,10 @@ def print_layers(found: EngineInspection, console: Console, *, full: bool) -> No
         if table is not None:
             console.print(table)
     if not found.listings:
-        console.print(f"[yellow]no layer listing:[/yellow] {_escaped(found.listings_note)}", soft_wrap=True)
+        console.print(styled(("no layer listing:", "yellow"), f" {found.listings_note}"), soft_wrap=True)
         return
     if found.listings_note:
-        console.print(f"[yellow]note[/yellow] {_escaped(found.listings_note)}", soft_wrap=True)
+        console.print(styled(("note", "yellow"), f" {found.listings_note}"), soft_wrap=True)
     for listing in found.listings if full else found.listings[:1]:
         where = _source(listing, found.engine)
         if full:
@@ -83,11 +84,11 @@ def print_times(times: LayerTimes, console: Console, *, full: bool) -> None:
     for column in ("median, ms", "share"):
         table.add_column(column, justify="right")
     for layer in layers:
-        table.add_row(_escaped(layer.name), layer.kind, f"{layer.median_ms:.4f}", f"{layer.share:.1%}")
+        table.add_row(layer.name, layer.kind, f"{layer.median_ms:.4f}", f"{layer.share:.1%}")
     console.print(table)
-    console.print(f"[yellow]note[/yellow] {times.note}", soft_wrap=True)
+    console.print(styled(("note", "yellow"), f" {times.note}"), soft_wrap=True)
     if times.unknown_layers:
-        console.print(f"[yellow]note[/yellow] {times.unknown_layers} layers are in no listing", soft_wrap=True)
+        console.print(styled(("note", "yellow"), f" {times.unknown_layers} layers are in no listing"), soft_wrap=True)
 
 
 def _source(listing: Listing, record: EngineRecord) -> str:
@@ -145,7 +146,7 @@ def _ports(found: EngineInspection) -> Table | None:
             ", ".join("x".join(map(str, shape)) for shape in dict.fromkeys(ends)) for ends in tensor.ranges
         )
         formats = "\n".join(dict.fromkeys(tensor.formats))
-        table.add_row(_escaped(tensor.name), tensor.location, ranges or "-", _escaped(formats))
+        table.add_row(tensor.name, tensor.location, ranges or "-", formats)
     return table
 
 
@@ -168,7 +169,7 @@ def _plugins(record: EngineRecord) -> Table | None:
         key = (layer.creator, layer.version, layer.namespace)
         creators[key] = creators.get(key, 0) + 1
     for number, (key, count) in enumerate(creators.items()):
-        table.add_row(*key, str(count), _escaped(where) if number == 0 else "")
+        table.add_row(*key, str(count), where if number == 0 else "")
     return table
 
 
@@ -202,14 +203,14 @@ def _one_step(listing: Listing) -> Table | None:
             short = [node.rpartition("/")[2] for node in layer.nodes]
             rest = len(short) - _NODES_SHOWN
             nodes = ", ".join(short[:_NODES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
-            table.add_row(str(number), _kind(layer, where=False), layer.type, layer.types, _escaped(nodes))
+            table.add_row(str(number), _kind(layer, where=False), layer.type, layer.types, nodes)
     return table
 
 
 def _all_layers(listing: Listing, where: str) -> Table:
     table = _layer_table(f"Layers, {where}")
     for number, layer in enumerate(listing.layers):
-        text = f"[dim]{_escaped(layer.name)}[/dim]\n{_escaped(', '.join(layer.nodes))}".rstrip()
+        text = styled((layer.name, "dim"), f"\n{', '.join(layer.nodes)}" if layer.nodes else "")
         table.add_row(str(number), _kind(layer), layer.type, layer.types, text)
     return table
 
@@ -246,7 +247,3 @@ def _time_by_kind(times: LayerTimes) -> Table:
 
 def _mib(size: int) -> str:
     return f"{size / 2**20:.1f} MiB"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("[", r"\[")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tmdeploy.methods import MethodInfo, methods
 from tmdeploy.report.table import plain_table
+from tmdeploy.report.text import styled
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,7 +30,7 @@ def methods_table() -> Table:
         blocks = "every block" if layers is None else "blocks " + ", ".join(map(str, layers))
         default = "" if kind is None else f"--{kind} {row['default_amount']}\n{blocks}"
         options = "\n".join(f"{option['name']}={option['default']}: {option['help']}" for option in row["options"])
-        table.add_row(f"[bold]{info.name}[/bold]", f"{info.summary}\n[dim]{info.source}[/dim]", default, options)
+        table.add_row(styled((info.name, "bold")), styled(f"{info.summary}\n", (info.source, "dim")), default, options)
     return table
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tmdeploy.quantize.report import QuantizeReport
 from tmdeploy.report.table import facts_table, plain_table
+from tmdeploy.report.text import styled
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,9 +24,9 @@ def print_quantization(report: QuantizeReport, console: Console) -> None:
     if drop.limit is None:
         console.print(f"{text}; no limit was given (--max-drop)")
     elif drop.passed:
-        console.print(f"[bold green]PASSED[/bold green] {text}, limit {100 * drop.limit:.2f}")
+        console.print(styled(("PASSED", "bold green"), f" {text}, limit {100 * drop.limit:.2f}"))
     else:
-        console.print(f"[bold red]FAILED[/bold red] {text}, limit {100 * drop.limit:.2f}: nothing was written")
+        console.print(styled(("FAILED", "bold red"), f" {text}, limit {100 * drop.limit:.2f}: nothing was written"))
 
 
 def _facts(report: QuantizeReport) -> Table:

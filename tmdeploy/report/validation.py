@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, get_args
 
 from tmdeploy.report.table import plain_table
+from tmdeploy.report.text import styled
 from tmdeploy.schedule import schedule_text
 from tmdeploy.validate.report import ImageRow, LevelName, Share, ValidationReport
 from tmdeploy.validate.samples import counted
@@ -18,17 +19,19 @@ _SHOWN = 20
 
 def print_validation(report: ValidationReport, console: Console) -> None:
     """The levels, the images that differ, and the verdict last."""
-    from rich.markup import escape
-
     batches = ", ".join(map(str, report.batch_sizes))
     console.print(
-        f"[bold]{report.candidate['name']}[/bold] ({_who(report.candidate)}) against "
-        f"[bold]{report.reference['name']}[/bold] ({_who(report.reference)})"
+        styled(
+            (report.candidate["name"], "bold"),
+            f" ({_who(report.candidate)}) against ",
+            (report.reference["name"], "bold"),
+            f" ({_who(report.reference)})",
+        )
     )
     console.print(f"{report.data}; batch {batches}; {counted(len(report.schedules), 'schedule')}\n")
     console.print(_levels(report))
     for line in _evidence(report):
-        console.print(f"  [dim]{escape(line)}[/dim]")
+        console.print(styled("  ", (line, "dim")))
     console.print()
     if report.differing:
         console.print(_images(report.differing))
@@ -42,8 +45,8 @@ def print_validation(report: ValidationReport, console: Console) -> None:
     if stats.logits_error_near_ties_max is not None:
         console.print(f"near-ties: largest logits error {stats.logits_error_near_ties_max:.2g} (not judged)")
     for note in report.notes:
-        console.print(f"[yellow]note[/yellow] {escape(note)}")
-    console.print("[bold green]PASSED[/bold green]" if report.passed else "[bold red]FAILED[/bold red]")
+        console.print(styled(("note", "yellow"), f" {note}"))
+    console.print(styled(("PASSED", "bold green") if report.passed else ("FAILED", "bold red")))
 
 
 def _levels(report: ValidationReport) -> Table:
@@ -57,11 +60,11 @@ def _levels(report: ValidationReport) -> Table:
     for level in get_args(LevelName):
         for check in report.checks:
             if check.level == level:
-                verdict = "[green]ok[/green]" if check.passed else "[red]FAILED[/red]"
+                verdict = styled(("ok", "green") if check.passed else ("FAILED", "red"))
                 limit = f"{'≤' if check.sense == '<=' else '≥'} {check.limit:.4g}"
                 table.add_row(level, check.name, f"{check.value:.4g}", limit, check.option, verdict)
         if any(entry.level == level for entry in report.skipped):
-            table.add_row(level, "[yellow]not judged[/yellow]", "", "", "", "[yellow]-[/yellow]")
+            table.add_row(level, styled(("not judged", "yellow")), "", "", "", styled(("-", "yellow")))
     return table
 
 
@@ -72,19 +75,16 @@ def _evidence(report: ValidationReport) -> list[str]:
 
 
 def _images(rows: tuple[ImageRow, ...]) -> Table:
-    from rich.markup import escape
-
     table = plain_table("Images with another plan: the first block that differs")
     table.add_column("image", overflow="fold")
     for column in ("batch", "schedule", "block", "gap", "tokens", "logits error"):
         table.add_column(column, justify="right")
     table.add_column("verdict")
     for row in rows[:_SHOWN]:
-        verdict = (
-            "[yellow]near-tie[/yellow]" if row.kind == "near-tie" else f"[red]divergent[/red]: {escape(row.reason)}"
-        )
+        tie = row.kind == "near-tie"
+        verdict = styled(("near-tie", "yellow")) if tie else styled(("divergent", "red"), f": {row.reason}")
         table.add_row(
-            escape(row.image),
+            row.image,
             str(row.batch),
             "default" if row.schedule is None else schedule_text(row.schedule),
             "-" if row.block is None else str(row.block),

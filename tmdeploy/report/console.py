@@ -1,0 +1,21 @@
+"""The console that everything is printed on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from tmdeploy.report.text import encodable, printable
+
+
+class PlainConsole(Console):
+    """A console that takes strings as text: no markup, no emoji codes, no colours guessed, no control characters."""
+
+    def __init__(self, *, stderr: bool = False, quiet: bool = False, width: int | None = None) -> None:
+        super().__init__(stderr=stderr, quiet=quiet, width=width, markup=False, emoji=False, highlight=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Every string that Rich meets in sentences, tables and titles comes through here."""
+        return super().render_str(encodable(printable(text), self.encoding), **options)
