@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from .backend_option import BackendsOption, backend_names
 from .console import ArchOption, JsonOption, NumHeadsOption, Output, ThreadsOption, TrustOption, progress
 from .native_option import NativeOption
-from .numbers import batch_sizes, percentiles, schedule_for, seconds, steps_of
-
-if TYPE_CHECKING:
-    from tmdeploy.backends import Runner
+from .numbers import batch_sizes, percentiles, seconds
+from .schedule_option import ForEach, KeepsOption, RsOption, SchedulesOption, asked_for
 
 
 def bench(
@@ -29,10 +27,9 @@ def bench(
             metavar="SIZES", help="Batch sizes, one table each. Default: 1,8, as far as every model takes them."
         ),
     ] = None,
-    schedule: Annotated[
-        list[str] | None,
-        typer.Option("--schedule", help="r or keep to time: 8, or one value a step. Repeatable: one arm each."),
-    ] = None,
+    r: RsOption = None,
+    keep: KeepsOption = None,
+    schedule: SchedulesOption = None,
     data: Annotated[list[str] | None, typer.Option(help="Images to time on. Default: seeded random ones.")] = None,
     warm_up: Annotated[str, typer.Option(help="At least this long, then until times agree: 200ms, 1s.")] = "200ms",
     duration: Annotated[str, typer.Option(help="Measured time of each arm, at least.")] = "3s",
@@ -99,12 +96,7 @@ def bench(
         rounds=rounds,
         percentiles=percentiles(percentile),
     )
-
-    def wanted(runner: Runner) -> tuple[tuple[int, ...] | None, ...]:
-        if not schedule or not steps_of(runner):
-            return (None,)
-        return tuple(schedule_for(text, runner) for text in schedule)
-
+    wanted = ForEach(asked_for(r, keep, schedule))
     with progress() as tell:
         report = run(
             models,
@@ -114,6 +106,7 @@ def bench(
             threads=threads,
             data=data or [],
             schedules=wanted,
+            check=lambda _: wanted.check(),
             twin=twin,
             free_merge=free_merge,
             memory=memory,

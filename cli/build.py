@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 import typer
 
 from .console import JsonOption, Output, TrustOption, progress, settings, warn
+from .schedule_option import ExportKeepOption, ExportROption, ExportScheduleOption
 
 if TYPE_CHECKING:
     from tmdeploy.engine.profiles import BatchRange
@@ -91,8 +92,9 @@ def build(
         Path | None, typer.Option(help="Measured kernel times (full TensorRT). Default: in the user's cache folder.")
     ] = None,
     method: Annotated[Text, typer.Option(help=f"{_EXPORT}: reduction method.")] = None,
-    r: Annotated[Text, typer.Option("--r", help=f"{_EXPORT}: tokens to merge per block.")] = None,
-    keep: Annotated[Text, typer.Option(help=f"{_EXPORT}: patch tokens to keep.")] = None,
+    r: ExportROption = None,
+    keep: ExportKeepOption = None,
+    schedule: ExportScheduleOption = None,
     layers: Annotated[Text, typer.Option(help=f"{_EXPORT}: blocks with a reduction step.")] = None,
     image_size: Annotated[int | None, typer.Option(min=1, help=f"{_EXPORT}: side of the input in pixels.")] = None,
     trust_checkpoint: TrustOption = False,
@@ -127,7 +129,7 @@ def build(
             "the exported file": engine.with_suffix(".onnx") if backend_for(model).name == "pytorch" else None,
         },
     )
-    source = _exported(model, engine, _ExportOptions(method, r, keep, layers, image_size), trust_checkpoint)
+    source = _exported(model, engine, _ExportOptions(method, r, keep, schedule, layers, image_size), trust_checkpoint)
     request = BuildRequest(
         model=source,
         output=engine,
@@ -172,6 +174,7 @@ class _ExportOptions(NamedTuple):
     method: Text
     r: Text
     keep: Text
+    schedule: Text
     layers: Text
     image_size: int | None
 
@@ -203,6 +206,7 @@ def _exported(model: Path, engine: Path, options: _ExportOptions, trust_checkpoi
         method=options.method,
         r=options.r,
         keep=options.keep,
+        schedule=options.schedule,
         layers=options.layers,
         image_size=options.image_size,
         trust_checkpoint=trust_checkpoint,

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from .console import ArchOption, JsonOption, NumHeadsOption, Output, TrustOption, progress, warn
+from .schedule_option import KeepOption, ROption, ScheduleOption
 
 Text = str | None
 
@@ -20,8 +21,9 @@ def export(
     method: Annotated[
         Text, typer.Option(help="Reduction method (tmdeploy methods); default: the checkpoint's.")
     ] = None,
-    r: Annotated[Text, typer.Option("--r", help="Tokens to merge per block: 13, 26:0 (linear) or 8,8,4,...")] = None,
-    keep: Annotated[Text, typer.Option(help="Patch tokens to keep: 0.7, 0.9,0.8,0.7 (rates) or 138,97,68.")] = None,
+    r: ROption = None,
+    keep: KeepOption = None,
+    schedule: ScheduleOption = None,
     layers: Annotated[Text, typer.Option(help="Blocks with a reduction step, counted from 0: 3,6,9.")] = None,
     option: Annotated[
         list[str] | None, typer.Option("--method-option", "-O", metavar="KEY=VALUE", help="Option of the method.")
@@ -76,6 +78,7 @@ def export(
         method=method,
         r=r,
         keep=keep,
+        schedule=schedule,
         layers=layers,
         options=_options(option or []),
         arch=arch,

@@ -10,7 +10,7 @@ import typer
 from .backend_option import BackendOption
 from .console import JsonOption, Output, ThreadsOption, TrustOption, progress, warn_skipped
 from .native_option import NativeOption
-from .numbers import schedule_for
+from .schedule_option import KeepOption, ROption, ScheduleOption, amounts_of, asked_for, one_of, reducer
 
 
 def infer(
@@ -18,9 +18,9 @@ def infer(
     image: Annotated[list[str], typer.Argument(help="Images, folders or globs.", show_default=False)],
     top_k: Annotated[int, typer.Option(min=1, help="Classes an image.")] = 5,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 8,
-    schedule: Annotated[
-        str | None, typer.Option("--schedule", help="r or keep instead of the model's own: 8, or one value a step.")
-    ] = None,
+    r: ROption = None,
+    keep: KeepOption = None,
+    schedule: ScheduleOption = None,
     class_names: Annotated[Path | None, typer.Option(help="Class names: one a line, or JSON.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the result as CSV.")] = None,
     backend: BackendOption = None,
@@ -43,13 +43,14 @@ def infer(
     reads: list[str | Path] = [model, *image, *([class_names] if class_names is not None else [])]
     out = Output(json, reads=reads, writes={"--csv": csv})
     names = read_class_names(class_names) if class_names is not None else None
+    asked = one_of(asked_for(r, keep, schedule))
     options: dict[str, Any] = {}
     if backend_for(model, backend).name == "pytorch":
         options["trust_checkpoint"] = trust_checkpoint
     with progress() as tell:
         tell("loading the model")
         runner = open_runner(model, threads=threads, backend=backend, **options)
-        amounts = schedule_for(schedule, runner) if schedule is not None else None
+        amounts = amounts_of(asked, reducer(runner))
         predictions = classify(
             runner,
             find_images(image),

@@ -8,9 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tmdeploy.errors import UsageError
+
 from .console import JsonOption, Output, TrustOption
 from .native_option import NativeOption
-from .numbers import amounts
+from .schedule_option import (
+    Asked,
+    ProfileKeepOption,
+    ProfileROption,
+    ProfileScheduleOption,
+    amounts_of,
+    asked_for,
+    described,
+    one_of,
+)
 
 if TYPE_CHECKING:
     from tmdeploy.engine.inspection import TimesRequest
@@ -27,9 +38,9 @@ def inspect(
     batch: Annotated[
         int | None, typer.Option(min=1, help=f"{_PROFILE}: images a run; default: what it is tuned for.")
     ] = None,
-    schedule: Annotated[
-        str | None, typer.Option(help=f"{_PROFILE}: r or keep, one value or one a step; default: the file's.")
-    ] = None,
+    r: ProfileROption = None,
+    keep: ProfileKeepOption = None,
+    schedule: ProfileScheduleOption = None,
     iterations: Annotated[
         int | None, typer.Option(min=1, help=f"{_PROFILE}: runs to take the median of.  [default: 50]")
     ] = None,
@@ -43,18 +54,19 @@ def inspect(
     [dim]tmdeploy inspect deit_s.onnx[/dim]
     """
     from tmdeploy.backends import backend_for
-    from tmdeploy.errors import UsageError
     from tmdeploy.inspection import inspect_checkpoint, inspect_onnx
     from tmdeploy.report.inspection import print_inspection
 
     out = Output(json, reads=[model])
     kind = backend_for(model).name
     asked = {"--layers": layers, "--profile": profile}
-    for option, value in (("--batch", batch), ("--schedule", schedule), ("--iterations", iterations)):
-        if value is not None and not profile:
+    amounts = one_of(asked_for(r, keep, schedule))
+    given = [option for option, value in (("--batch", batch), ("--iterations", iterations)) if value is not None]
+    for option in given + ([] if amounts is None else [amounts.option]):
+        if not profile:
             raise UsageError(f"{option}: only a layer-time profile has it", remedy="Add --profile")
     if kind == "tensorrt":
-        times = _times(batch, schedule, iterations) if profile else None
+        times = _times(model, batch, amounts, iterations) if profile else None
         _inspect_engine(model, out, times, full=layers)
         return
     for option in (option for option, wanted in asked.items() if wanted):
@@ -67,10 +79,18 @@ def inspect(
     out.emit(found)
 
 
-def _times(batch: int | None, schedule: str | None, iterations: int | None) -> TimesRequest:
+def _times(engine: Path, batch: int | None, asked: Asked | None, iterations: int | None) -> TimesRequest:
     from tmdeploy.engine.inspection import TimesRequest
+    from tmdeploy.engine.sidecar import read_sidecar
 
-    request = TimesRequest(batch, None if schedule is None else amounts(schedule))
+    amounts = None
+    if asked is not None:
+        record = read_sidecar(engine)
+        if record.model is None:
+            raise UsageError(f"{engine} carries no tmdeploy metadata, so it takes no {asked.option}")
+        metadata = record.model.model_copy(update={"runtime_schedule": record.schedule is not None})
+        amounts = amounts_of(asked, described(str(engine), metadata))
+    request = TimesRequest(batch, amounts)
     return request if iterations is None else replace(request, iterations=iterations)
 
 

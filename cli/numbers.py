@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 from tmdeploy.errors import UsageError
-
-if TYPE_CHECKING:
-    from tmdeploy.backends import Runner
 
 
 def batch_sizes(text: str) -> tuple[int, ...]:
@@ -36,50 +30,6 @@ def percentiles(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise UsageError(f"--percentile {text}: not numbers", remedy="Give them as 50,90,99") from None
-
-
-def steps_of(runner: Runner) -> tuple[int, ...]:
-    """The default amounts of a model's reduction steps; empty if it reduces nothing."""
-    if runner.metadata is not None:
-        return runner.metadata.schedule
-    recipe = getattr(runner, "recipe", None)
-    return tuple(recipe.amounts) if recipe is not None else ()
-
-
-def amounts(text: str) -> tuple[int, ...]:
-    """`13` or `26,23,...` to numbers.
-
-    Raises:
-        UsageError: Not integers, or negative.
-    """
-    try:
-        values = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"--schedule {text}: not whole numbers", remedy="Give one value, or one a step") from None
-    if min(values) < 0:
-        raise UsageError(f"--schedule {text}: cannot be negative")
-    return values
-
-
-def schedule_for(text: str, runner: Runner) -> tuple[int, ...]:
-    """`13` or `26,23,...` to one amount a reduction step of this model.
-
-    Raises:
-        UsageError: Not integers, negative, or the wrong number of them.
-    """
-    values, steps = amounts(text), len(steps_of(runner))
-    if len(values) == 1:
-        values *= steps
-    if not steps:
-        raise UsageError(f"{runner.name} reduces no tokens, so it takes no schedule")
-    if len(values) != steps:
-        raise UsageError(f"--schedule {text}: {len(values)} values for {steps} reduction steps of {runner.name}")
-    return values
-
-
-def schedules(texts: Sequence[str] | None, runner: Runner) -> tuple[tuple[int, ...] | None, ...]:
-    """Every `--schedule`; the model's own without any."""
-    return tuple(schedule_for(text, runner) for text in texts) if texts else (None,)
 
 
 def seconds(text: str, option: str) -> float:

@@ -10,7 +10,8 @@ import typer
 from .backend_option import CandidateOption
 from .console import ArchOption, JsonOption, NumHeadsOption, Output, ThreadsOption, TrustOption, progress, warn_skipped
 from .native_option import NativeOption
-from .numbers import batch_sizes, schedules
+from .numbers import batch_sizes
+from .schedule_option import KeepsOption, RsOption, SchedulesOption, amounts_of, asked_for, reducer
 
 
 def validate(
@@ -24,12 +25,9 @@ def validate(
     random: Annotated[int, typer.Option(min=1, help="How many random images without --data.")] = 16,
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many images of --data.")] = None,
     batch: Annotated[str, typer.Option(help="Batch sizes to compare at.")] = "1,8",
-    schedule: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--schedule", help="r or keep to run with: 8, or one value a step. Repeatable. Default: the file's."
-        ),
-    ] = None,
+    r: RsOption = None,
+    keep: KeepsOption = None,
+    schedule: SchedulesOption = None,
     atol: Annotated[float | None, typer.Option(help="Logits error where plans agree (fp32: 1e-4).")] = None,
     op_rtol: Annotated[float | None, typer.Option(help="Error of an op on the same inputs (fp32: 1e-5).")] = None,
     tie_gap: Annotated[float | None, typer.Option(help="Largest gap of a near-tie (fp32: 1e-5).")] = None,
@@ -73,12 +71,14 @@ def validate(
         )
         tell("reading the images")
         samples = sample_source(ours, theirs, data or [], random=random, limit=limit)
+        wanted = asked_for(r, keep, schedule)
+        schedules = [amounts_of(asked, reducer(theirs)) for asked in wanted] or [None]
         report = run(
             ours,
             theirs,
             samples,
             batch_sizes=sizes,
-            schedules=schedules(schedule, theirs),
+            schedules=schedules,
             limits=Limits(atol, op_rtol, tie_gap, None, max_ties, min_top1_agreement, min_p),
             progress=tell,
         )

@@ -10,7 +10,7 @@ import typer
 from .backend_option import BackendOption
 from .console import Output, TrustOption, progress, warn_skipped
 from .native_option import NativeOption
-from .numbers import schedule_for
+from .schedule_option import KeepOption, ROption, ScheduleOption, amounts_of, asked_for, one_of, reducer
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,7 +27,9 @@ def visualize(
     block: Annotated[
         list[int] | None, typer.Option(help="Show the state after this block. Repeatable. Default: the last step.")
     ] = None,
-    schedule: Annotated[str | None, typer.Option("--schedule", help="r or keep instead of the model's own.")] = None,
+    r: ROption = None,
+    keep: KeepOption = None,
+    schedule: ScheduleOption = None,
     backend: BackendOption = None,
     native: NativeOption = True,
     trust_checkpoint: TrustOption = False,
@@ -45,6 +47,7 @@ def visualize(
     single = output.suffix.lower() == ".png"
     if single and len(paths) > 1:
         raise UsageError(f"{len(paths)} images do not fit in {output}", remedy="Name a folder with -o")
+    asked = one_of(asked_for(r, keep, schedule))
     options: dict[str, Any] = {}
     if backend_for(model, backend).name == "pytorch":
         options["trust_checkpoint"] = trust_checkpoint
@@ -52,7 +55,7 @@ def visualize(
     with progress() as tell:
         tell("loading the model")
         runner = open_runner(model, backend=backend, **options)
-        amounts = schedule_for(schedule, runner) if schedule is not None else None
+        amounts = amounts_of(asked, reducer(runner))
         if not single:
             output.mkdir(parents=True, exist_ok=True)
         reader = ImageReader(paths, runner.preprocessing, in_graph=runner.pixels_in)

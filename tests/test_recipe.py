@@ -24,6 +24,19 @@ def test_steps_follow_the_counts():
     assert override[-1].tokens_out == 11
 
 
+def test_a_schedule_counts_what_the_method_counts():
+    assert make_recipe("tome", schedule="26:0", **DEIT) == make_recipe("tome", r="26:0", **DEIT)
+    assert make_recipe("evit", schedule="0.7", **DEIT) == make_recipe("evit", keep="0.7", **DEIT)
+
+
+def test_what_is_impossible_is_clipped_as_in_the_official_code():
+    recipe = make_recipe("tome", r="200", **DEIT)
+    assert [step.tokens_out for step in recipe.steps(197, 1)][:3] == [99, 50, 26]
+    assert "200 to 98 in block 0" in recipe.remarks(tokens=197, prefix=1, depth=12)[0]
+    assert make_recipe("topk", keep="500", **DEIT).steps(197, 1)[0].tokens_out == 197
+    assert make_recipe("none", **DEIT).remarks(tokens=197, prefix=1, depth=12) == ()
+
+
 def test_default_layers_beyond_a_shallow_model_are_left_out():
     assert make_recipe("evit", depth=8, tokens=65, prefix=1).layers == (3, 6)
     with pytest.raises(UsageError, match="no block to reduce in: the model has 3"):
@@ -37,9 +50,14 @@ def test_default_layers_beyond_a_shallow_model_are_left_out():
         ("xyz", {}, "Known: evit, mstm, none, tome, topk"),
         ("tome", {"keep": "0.7"}, "takes no --keep. Use --r"),
         ("evit", {"r": "13"}, "takes no --r. Use --keep"),
-        ("none", {"r": "13"}, "takes no --r. Leave it out"),
+        ("none", {"r": "13"}, "reduces no tokens, so it takes no --r. Add --method tome, or leave it out"),
+        ("none", {"keep": "0.7"}, "takes no --keep. Add --method evit"),
+        ("none", {"schedule": "8"}, "takes no --schedule. Add --method tome"),
+        ("tome", {"r": "13", "schedule": "8"}, "--r and --schedule say the same. Give one of them"),
+        ("tome", {"schedule": "0.7"}, "--schedule 0.7: not a whole number"),
+        ("evit", {"schedule": "0.7,0.6"}, "--schedule 0.7,0.6: 2 values for 3 reduction steps"),
         ("none", {"layers": "3"}, "takes no --layers"),
-        ("tome", {"r": "99"}, "at most 98"),
+        ("tome", {"r": "-3"}, "--r -3: cannot be negative"),
         ("tome", {"options": {"speed": "1"}}, "has no option 'speed'. Its options: prop_attn, weight"),
         ("tome", {"options": {"prop_attn": "maybe"}}, "Choose true or false"),
         ("mstm", {"options": {"score": "luck"}}, "Choose one of: cls, cls_value, ats"),

@@ -2,13 +2,14 @@ import pytest
 
 from tmdeploy.errors import UsageError
 from tmdeploy.schedule import (
-    check_r,
+    Step,
     inflect_r,
     kept_count,
     merged_count,
     parse_keep,
     parse_layers,
     parse_r,
+    remarks,
     select_count,
 )
 
@@ -46,19 +47,12 @@ def test_inflect_is_tomes_pair():
         ("1:2:3", "two ends"),
         (",".join(["1"] * 13), "13 values for 12 blocks"),
         ("", "not a whole number"),
+        ("9" * 30, "no model has that many tokens"),
     ],
 )
 def test_parse_r_refuses(text: str, message: str):
     with pytest.raises(UsageError, match=message):
         parse_r(text, 12)
-
-
-def test_check_r_refuses_what_no_block_can_do():
-    check_r((98,), 197, 1)
-    with pytest.raises(UsageError, match=r"r is 99 in block 0.*at most 98.*between 0 and 98"):
-        check_r((99,), 197, 1)
-    with pytest.raises(UsageError, match="r is -1 in block 1"):
-        check_r((0, -1), 197, 1)
 
 
 def _lengths(tokens: int, amounts: tuple[int, ...], step) -> list[int]:
@@ -102,6 +96,7 @@ def test_keep_counts_and_rates_can_differ_by_stage():
     assert parse_keep("137,96,67", 3, 197, 1, fuse=False) == (137, 96, 67)
     assert parse_keep("0.9,0.8,0.7", 3, 197, 1, fuse=False) == (177, 142, 100)
     assert parse_keep("1.0", 3, 197, 1, fuse=True) == (196, 196, 196)
+    assert parse_keep("1", 3, 197, 1, fuse=True) == (1, 1, 1)  # a count, as there is no point
 
 
 @pytest.mark.parametrize(
@@ -109,12 +104,16 @@ def test_keep_counts_and_rates_can_differ_by_stage():
     [
         ("0.0", "above 0 and at most 1"),
         ("1.5", "above 0 and at most 1"),
-        ("0", "above 0"),
+        ("0", "at least one patch token is kept"),
+        ("-1", "cannot be negative"),
         ("-0.5", "above 0"),
-        ("197", "between 1 and 196"),
         ("a", "not a number"),
-        ("0.7,0.6", "2 values for 3 stages"),
-        ("nan", "between 1 and 196|above 0|not a number"),
+        ("0.7,0.6", "2 values for 3 reduction steps"),
+        ("0.9,0.8,1", "mixes rates and counts. Write rates with a point .1.0 keeps all., or give counts only"),
+        ("100,0.5,20", "mixes rates and counts"),
+        ("nan", "not a number"),
+        ("1e999", "not a number"),
+        ("9" * 30, "no model has that many tokens"),
     ],
 )
 def test_parse_keep_refuses(text: str, message: str):
@@ -127,6 +126,45 @@ def test_kept_count_is_clipped_to_what_is_possible():
     assert kept_count(197, 1, 500) == 197
     assert select_count(197, 1, 195, fuse=True) == 197  # one fused
     assert select_count(197, 1, 196, fuse=True) == 197  # none left over
+
+
+def _remarks(kind: str, amounts: tuple[int, ...], tokens: int, *, depth: int = 12, text: str | None = None) -> str:
+    blocks = range(depth) if kind == "r" else (3, 6, 9)
+    steps = []
+    for block, amount in zip(blocks, amounts, strict=True):
+        after = merged_count(tokens, 1, amount) if kind == "r" else select_count(tokens, 1, amount, fuse=False)
+        steps.append(Step(block, tokens, after, amount))
+        tokens = after
+    return " | ".join(remarks(steps, kind, prefix=1, depth=depth, text=text))  # type: ignore[arg-type]
+
+
+def test_what_the_papers_do_needs_no_remark_but_a_clipped_block():
+    assert _remarks("r", (13,) * 12, 197) == ""
+    assert _remarks("keep", (138, 97, 68), 197) == ""
+    assert _remarks("keep", (14, 14, 14), 197) == ""
+    clipped = "r is clipped, as a block merges at most half of its patch tokens: "
+    assert _remarks("r", (16,) * 12, 197) == f"{clipped}16 to 10 in block 11"
+    assert _remarks("r", (8,) * 24, 197, depth=24) == f"{clipped}8 to 6 in block 23"  # ToMe's ViT-L
+
+
+def test_what_is_clipped_or_leaves_little_is_said():
+    assert _remarks("r", (5000,) * 12, 197) == (
+        "r is clipped, as a block merges at most half of its patch tokens: 5000 to 98 in block 0, "
+        "5000 to 49 in block 1, 5000 to 24 in block 2 and in 9 more | few tokens: "
+        "from block 4 on 7 of 196 patch tokens are left; choose a smaller r unless that is meant"
+    )
+    patch_32 = _remarks("r", (13,) * 12, 50)
+    assert "13 to 11 in block 2" in patch_32
+    assert "from block 4 on 3 of 49 patch tokens are left" in patch_32
+    assert _remarks("keep", (500, 138, 97), 197) == (
+        "keep is clipped, as there are no more patch tokens: 500 to 196 in block 3"
+    )
+
+
+def test_keep_1_is_said_to_be_one_token():
+    said = _remarks("keep", (1, 1, 1), 197, text="1")
+    assert said.startswith("keep 1 is a count, one patch token; 1.0 keeps all | few tokens: from block 3 on 1 of 196")
+    assert _remarks("keep", (196, 196, 196), 197, text="1.0") == ""
 
 
 @pytest.mark.parametrize(("text", "message"), [("12", "numbered 0 to 11"), ("3,3", "once"), ("6,3", "ascending")])

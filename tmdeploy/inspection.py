@@ -104,12 +104,7 @@ def inspect_onnx(path: Path) -> Inspection:
     )
     if metadata is None:
         return found
-    recipe = Recipe(
-        method=metadata.method,
-        options=dict(metadata.method_options),
-        layers=metadata.layers,
-        amounts=metadata.schedule,
-    )
+    recipe = Recipe.of(metadata)
     lowering = None
     if metadata.steps:
         library = ort_library()

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from tmdeploy.errors import UsageError
+from tmdeploy.metadata import ArtifactMetadata
 from tmdeploy.methods import MethodSpec, build_method
-from tmdeploy.schedule import Step, check_r, merged_count, parse_keep, parse_layers, parse_r, select_count
+from tmdeploy.schedule import Step, merged_count, parse_keep, parse_layers, parse_r, remarks, select_count
 
 
 class Recipe(BaseModel):
@@ -33,6 +34,16 @@ class Recipe(BaseModel):
         if len(self.amounts) != len(self.layers):
             raise ValueError(f"{len(self.amounts)} amounts for {len(self.layers)} layers")
         return self
+
+    @classmethod
+    def of(cls, metadata: ArtifactMetadata) -> Recipe:
+        """What an exported file was made with."""
+        return cls(
+            method=metadata.method,
+            options=dict(metadata.method_options),
+            layers=metadata.layers,
+            amounts=metadata.schedule,
+        )
 
     @property
     def spec(self) -> MethodSpec:
@@ -69,6 +80,50 @@ class Recipe(BaseModel):
             tokens = after
         return tuple(steps)
 
+    def parse(self, text: str, option: str, *, tokens: int, prefix: int) -> tuple[int, ...]:
+        """Amounts for these steps from what a user typed: one grammar for exporting and for running.
+
+        Args:
+            text: As `schedule.parse_r` or `schedule.parse_keep`, whichever the method takes.
+            option: What it was typed after: `--r`, `--keep`, or `--schedule` for either.
+            tokens: Tokens that enter block 0, prefix included.
+            prefix: Prefix tokens.
+
+        Raises:
+            UsageError: The method counts otherwise, reduces nothing, or the text cannot be meant.
+        """
+        spec = self.spec
+        check_option(spec, option)
+        if spec.schedule_kind == "r":
+            return parse_r(text, len(self.layers), option)
+        return parse_keep(text, len(self.layers), tokens, prefix, fuse=spec.fuses, option=option)
+
+    def remarks(
+        self, *, tokens: int, prefix: int, depth: int, amounts: Sequence[int] | None = None, text: str | None = None
+    ) -> tuple[str, ...]:
+        """What to tell the user about a schedule, the recipe's own or another: `schedule.remarks`."""
+        kind = self.spec.schedule_kind
+        if kind is None:
+            return ()
+        return remarks(self.steps(tokens, prefix, amounts), kind, prefix=prefix, depth=depth, text=text)
+
+
+def check_option(spec: MethodSpec, option: str) -> None:
+    """Refuse `--r` for a method that keeps, `--keep` for one that merges, and either for one that does nothing.
+
+    Raises:
+        UsageError: With the option to use instead.
+    """
+    kind = spec.schedule_kind
+    if kind is None:
+        other = "evit" if option == "--keep" else "tome"
+        raise UsageError(
+            f"method '{spec.name}' reduces no tokens, so it takes no {option}",
+            remedy=f"Add --method {other}, or leave it out",
+        )
+    if option not in {f"--{kind}", "--schedule"}:
+        raise UsageError(f"method '{spec.name}' takes no {option}", remedy=f"Use --{kind}")
+
 
 def make_recipe(
     method: str,
@@ -78,10 +133,11 @@ def make_recipe(
     prefix: int,
     r: str | int | Sequence[int] | None = None,
     keep: str | float | Sequence[float] | None = None,
+    schedule: str | None = None,
     layers: str | Sequence[int] | None = None,
     options: Mapping[str, str | int | float | bool] | None = None,
 ) -> Recipe:
-    """Resolve what a user typed (`--method`, `--r`, `--keep`, `--layers`, options) or passed in Python for one model.
+    """Resolve what a user typed or passed in Python (`--method`, `--r`, `--keep`, `--layers`, options) for one model.
 
     Args:
         method: Registered name.
@@ -90,6 +146,7 @@ def make_recipe(
         prefix: Prefix tokens.
         r: As `schedule.parse_r`, or numbers: 13, [8, 8, 4]; None takes the method's default.
         keep: As `schedule.parse_keep`, or numbers: 0.7, [138, 97, 68]; None takes the method's default.
+        schedule: Instead of these two, whichever the method takes.
         layers: As `schedule.parse_layers`, or numbers; None takes the method's default.
         options: Named options of the method.
 
@@ -98,11 +155,13 @@ def make_recipe(
     """
     spec = build_method(method, options)
     kind = spec.schedule_kind
-    r, keep, layers = _typed(r), _typed(keep), _typed(layers)
-    for name, value, wanted in (("--r", r, "r"), ("--keep", keep, "keep")):
-        if value is not None and kind != wanted:
-            instead = {"r": "Use --r", "keep": "Use --keep", None: "Leave it out"}[kind]
-            raise UsageError(f"method '{method}' takes no {name}", remedy=instead)
+    layers = _typed(layers)
+    given = (("--r", _typed(r)), ("--keep", _typed(keep)), ("--schedule", schedule))
+    typed = [(option, text) for option, text in given if text is not None]
+    for option, _ in typed:
+        check_option(spec, option)
+    if len(typed) > 1:
+        raise UsageError(f"{typed[0][0]} and {typed[1][0]} say the same", remedy="Give one of them")
     if kind is None:
         if layers is not None:
             raise UsageError(f"method '{method}' takes no --layers", remedy="Leave it out")
@@ -114,13 +173,10 @@ def make_recipe(
         blocks = tuple(block for block in blocks if block < depth)
     if not blocks:
         raise UsageError(f"no block to reduce in: the model has {depth}", remedy="Name blocks with --layers")
-    if kind == "r":
-        amounts = parse_r(spec.default_amount if r is None else r, len(blocks))
-        check_r(amounts, tokens, prefix)
-    else:
-        text = spec.default_amount if keep is None else keep
-        amounts = parse_keep(text, len(blocks), tokens, prefix, fuse=spec.fuses)
-    return Recipe(method=method, options=dict(spec.options), layers=blocks, amounts=amounts)
+    option, text = typed[0] if typed else (f"--{kind}", spec.default_amount)
+    bare = Recipe(method=method, options=dict(spec.options), layers=blocks, amounts=(0,) * len(blocks))
+    amounts = bare.parse(text, option, tokens=tokens, prefix=prefix)
+    return bare.model_copy(update={"amounts": amounts})
 
 
 def _typed(value: object) -> str | None:

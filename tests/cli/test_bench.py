@@ -80,7 +80,7 @@ def test_tables_name_what_was_measured(digits_onnx: Path, capsys: pytest.Capture
         (["--percentile", "101"], 2, "a percentile is above 0 and at most 100, not 101"),
         (["--percentile", "p50"], 2, "--percentile p50: not numbers"),
         (["--duration", "soon"], 2, "--duration soon: not a duration"),
-        (["--schedule", "1,2"], 2, "2 values for 6 reduction steps"),
+        (["--r", "1,2,3,4,5,6,7"], 2, "--r 1,2,3,4,5,6,7: 7 values for 6 blocks"),
         (["--data", "nowhere"], 4, "nowhere: no such file, folder or match"),
     ],
 )

@@ -137,7 +137,7 @@ def test_options_that_cannot_be_meant(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--schedule-range", "0:8:999"], "r is 999 in block 0"),
+        (["--schedule-range", "0:8,8:9"], "2 values for 6 reduction steps"),
         (["--keep-fp32", "Gulu", "--precision", "fp16"], "no node fits 'Gulu'"),
         (["--target-sm", "sm_1"], "--target-sm sm_1: unknown here"),
         (["--hardware-compatible", "ampere+"], "TensorRT-RTX does not have it"),

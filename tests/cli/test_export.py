@@ -56,7 +56,8 @@ def test_plain_weights_without_a_method_are_exported_as_they_are_and_say_so(
     ("arguments", "code", "message"),
     [
         (["--r", "-3"], 2, "--r -3: cannot be negative"),
-        (["--r", "33"], 2, "r is 33 in block 0, but 64 patch tokens allow at most 32. Choose r between 0 and 32."),
+        (["--keep", "0.7"], 2, "method 'tome' takes no --keep. Use --r."),
+        (["--r", "8", "--schedule", "8"], 2, "--r and --schedule say the same"),
         (["--method", "tomme"], 2, "unknown method 'tomme'. Did you mean 'tome'?"),
         (["-O", "speed"], 2, "--method-option speed: not of the form KEY=VALUE"),
         (["--opset", "30"], 2, "--opset 30: supported are 18 to 23"),

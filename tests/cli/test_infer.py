@@ -63,6 +63,7 @@ def test_another_schedule_gives_another_answer(digits_onnx: Path, capsys: pytest
 
     assert probability() == probability("--schedule", 8)
     assert probability("--schedule", "0,8,8,8,8,8") != probability()
+    assert probability("--r", "16:0") == probability("--schedule", "16,12,9,6,3,0")
 
 
 def test_class_names_from_a_file(digits_onnx: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -76,7 +77,7 @@ def test_class_names_from_a_file(digits_onnx: Path, tmp_path: Path, capsys: pyte
     ("arguments", "code", "message"),
     [
         (["missing.png"], 4, "missing.png: no such file, folder or match"),
-        ([DIGITS, "--schedule", "1,2"], 2, "--schedule 1,2: 2 values for 6 reduction steps"),
+        ([DIGITS, "--schedule", "1,2,3,4,5,6,7"], 2, "--schedule 1,2,3,4,5,6,7: 7 values for 6 blocks"),
         ([DIGITS, "--schedule", "-1"], 2, "--schedule -1: cannot be negative"),
         ([DIGITS, "--class-names", "none.txt"], 4, "none.txt: cannot be read"),
     ],

@@ -46,6 +46,8 @@ def test_a_foreign_file_says_what_can_be_said(tmp_path: Path, capsys: pytest.Cap
         (["--batch", 2], "--batch: only a layer-time profile has it. Add --profile"),
         (["--iterations", 2], "--iterations: only a layer-time profile has it"),
         (["--schedule", "2"], "--schedule: only a layer-time profile has it"),
+        (["--keep", "0.7"], "--keep: only a layer-time profile has it"),
+        (["--r", "2", "--schedule", "2"], "--r 2 and --schedule 2 say the same"),
     ],
 )
 def test_options_of_engines_are_refused(

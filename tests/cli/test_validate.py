@@ -110,7 +110,7 @@ def test_an_impossible_limit_fails(digits_onnx: Path, capsys: pytest.CaptureFixt
     ("arguments", "code", "message"),
     [
         (["--data", "nowhere"], 4, "nowhere: no such file, folder or match"),
-        (["--schedule", "1,2"], 2, "2 values for 6 reduction steps"),
+        (["--r", "1,2,3,4,5,6,7"], 2, "7 values for 6 blocks"),
         (["--batch", "0"], 2, "--batch 0"),
         (["--batch", "x"], 2, "not whole numbers"),
     ],

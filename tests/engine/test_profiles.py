@@ -65,7 +65,7 @@ def test_schedules_and_the_tokens_they_leave(tome: tuple[onnx.ModelProto, Artifa
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("0:8:33", r"r is 33 in block 0, but 64 patch tokens allow at most 32"),
+        ("0:8:9999999999", "above 2147483647"),
         ("8:0:16", "not in ascending order"),
         ("0:1,2,3:8", "3 values for 2 reduction steps"),
         ("0:-1:8", "cannot be negative"),
@@ -77,10 +77,14 @@ def test_schedules_that_cannot_be_meant(text: str, message: str, tome: tuple[onn
         parse_schedule(text, tome[1])
 
 
-def test_keep_has_limits_of_its_own(evit: ArtifactMetadata):
-    for text in ("0:5:10", "1:5:65"):
-        with pytest.raises(UsageError, match="keep is between 1 and 64"):
-            parse_schedule(text, evit)
+def test_an_end_beyond_what_is_possible_is_clipped(
+    tome: tuple[onnx.ModelProto, ArtifactMetadata], evit: ArtifactMetadata
+):
+    assert parse_schedule("0:8:999", tome[1]).clipped == (0, 1)
+    kept = parse_schedule("1:5:65", evit)
+    assert (kept.most_tokens[0], kept.clipped) == (65, (0, 1))
+    with pytest.raises(UsageError, match="at least one patch token is kept"):
+        parse_schedule("0:5:10", evit)
 
 
 def test_a_fixed_schedule_has_no_range(tome: tuple[onnx.ModelProto, ArtifactMetadata]):

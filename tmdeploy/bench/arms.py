@@ -109,7 +109,7 @@ def _engine_arms(
     metadata = runner.metadata
     if metadata is None:
         warnings.append(f"{label} carries no tmdeploy metadata: no MACs, no unmerged twin")
-    chosen = schedules(runner) if metadata is not None and metadata.steps and metadata.runtime_schedule else (None,)
+    chosen = schedules(runner)
     arms = []
     for schedule in chosen:
         macs = None
@@ -155,7 +155,7 @@ def _exported_arms(
             baseline = name
         compared = baseline if kind != "unmerged" else None
         arms.append(Contender(name, kind, made, path, None, macs, compared, backend=backend))
-    for schedule in schedules(runner) if metadata.runtime_schedule else (None,):
+    for schedule in schedules(runner):
         name = scheduled(label, schedule)
         macs = _macs(config, metadata, schedule)
         arms.append(Contender(name, "model", runner, path, schedule, macs, baseline, backend=backend))
@@ -173,10 +173,5 @@ def _twin_runner(path: Path, backend: str | None, metadata: ArtifactMetadata, ki
 
 
 def _macs(config: VitConfig, metadata: ArtifactMetadata, schedule: Schedule) -> int:
-    recipe = Recipe(
-        method=metadata.method,
-        options=dict(metadata.method_options),
-        layers=metadata.layers,
-        amounts=metadata.schedule,
-    )
+    recipe = Recipe.of(metadata)
     return model_macs(config, recipe.steps(config.tokens, config.num_prefix, schedule)).total

@@ -71,6 +71,7 @@ def bench(
     memory: bool = True,
     checkpoint: CheckpointOptions | None = None,
     modes: Sequence[EngineMode] = engine_modes(),
+    check: Callable[[Sequence[Contender]], None] = lambda _: None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> BenchReport:
     """Measure every model, and the twins that show what its reduction is worth, in interleaved rounds.
@@ -88,6 +89,7 @@ def bench(
         memory: Measure load time and peak memory in fresh processes.
         checkpoint: How to open checkpoints; method and schedule come from the first exported file, if there is one.
         modes: How to call engines, one arm each.
+        check: Called with the arms before anything is measured; raises to stop.
         progress: Called with a short description.
 
     Raises:
@@ -108,6 +110,7 @@ def bench(
         warnings=warnings,
         modes=modes,
     )
+    check(contenders)
     _check_same_images(contenders)
     batch_sizes = batch_sizes or default_batches([one.runner for one in contenders])
     models = []

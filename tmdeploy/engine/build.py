@@ -138,7 +138,7 @@ def prepare(
         check_clipping(model, schedule, path=path)
         if schedule.clipped:
             blocks = ", ".join(map(str, schedule.clipped))
-            notes.append(f"at its upper end the schedule is clipped in block {blocks}: no more tokens to merge there")
+            notes.append(f"at its upper end the schedule is clipped in block {blocks}: no more is possible there")
     stored = metadata.precision if metadata is not None else _stored_precision(model)
     quantized = stored if stored in {"int8", "fp8"} else None
     if quantized is not None:

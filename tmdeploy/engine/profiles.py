@@ -11,11 +11,12 @@ from tmdeploy.errors import ArtifactError, UsageError
 from tmdeploy.metadata import ArtifactMetadata
 from tmdeploy.models.arch import VitConfig
 from tmdeploy.recipe import Recipe
-from tmdeploy.schedule import check_r, schedule_text
+from tmdeploy.schedule import clipped, schedule_text
 
 if TYPE_CHECKING:
     import onnx
 
+_MOST = 2**31 - 1  # of TensorRT's dimensions
 _WIDE = 8  # max / opt beyond which kernels chosen for opt serve max badly
 
 
@@ -80,7 +81,7 @@ def parse_schedule(text: str, metadata: ArtifactMetadata) -> ScheduleRange:
         metadata: Of the file.
 
     Raises:
-        UsageError: The file's schedule is fixed, the ends are not ascending, or no block could remove that many.
+        UsageError: The file's schedule is fixed, or the ends are not ascending or below what is possible.
     """
     option = "--schedule-range"
     if metadata.schedule_kind is None:
@@ -99,15 +100,13 @@ def parse_schedule(text: str, metadata: ArtifactMetadata) -> ScheduleRange:
     if any(not a <= b <= c for a, b, c in zip(low, best, high, strict=True)):
         raise UsageError(f"{option} {text}: min, opt and max are not in ascending order")
     config = VitConfig.model_validate(metadata.architecture)
-    patches = config.tokens - config.num_prefix
-    if metadata.schedule_kind == "r":
-        check_r(high, config.tokens, config.num_prefix)
-        check_r(low, config.tokens, config.num_prefix)
-    elif not 1 <= min(low) <= max(high) <= patches:
-        raise UsageError(f"{option} {text}: keep is between 1 and {patches}, the model's patch tokens")
-    counts = [_counts(metadata, config, values) for values in (low, high)]
+    if metadata.schedule_kind == "keep" and min(low) < 1:
+        raise UsageError(f"{option} {text}: at least one patch token is kept")
+    recipe = Recipe.of(metadata)
+    ranges = [recipe.steps(config.tokens, config.num_prefix, values) for values in (low, high)]
+    counts = [[step.tokens_out for step in steps] for steps in ranges]
     fewest, most = (tuple(pick(pair) for pair in zip(*counts, strict=True)) for pick in (min, max))
-    clipped = _clipped(metadata, config, high) if metadata.schedule_kind == "r" else ()
+    over = clipped(ranges[1], metadata.schedule_kind, prefix=config.num_prefix)
     return ScheduleRange(
         kind=metadata.schedule_kind,
         min=low,
@@ -115,7 +114,7 @@ def parse_schedule(text: str, metadata: ArtifactMetadata) -> ScheduleRange:
         max=high,
         fewest_tokens=fewest,
         most_tokens=most,
-        clipped=clipped,
+        clipped=tuple(step.block for step, _ in over),
     )
 
 
@@ -157,23 +156,6 @@ def _three(text: str, option: str) -> list[tuple[int, ...]]:
         raise UsageError(f"{option} {text}: has {len(values)} ends", remedy="Give one value, or MIN:OPT:MAX")
     if any(number < 0 for end in values for number in end):
         raise UsageError(f"{option} {text}: cannot be negative")
+    if any(number > _MOST for end in values for number in end):
+        raise UsageError(f"{option} {text}: above {_MOST}")
     return values * 3 if len(values) == 1 else values
-
-
-def _counts(metadata: ArtifactMetadata, config: VitConfig, amounts: Sequence[int]) -> tuple[int, ...]:
-    recipe = Recipe(
-        method=metadata.method,
-        options=dict(metadata.method_options),
-        layers=metadata.layers,
-        amounts=metadata.schedule,
-    )
-    return tuple(step.tokens_out for step in recipe.steps(config.tokens, config.num_prefix, amounts))
-
-
-def _clipped(metadata: ArtifactMetadata, config: VitConfig, amounts: Sequence[int]) -> tuple[int, ...]:
-    tokens, blocks = config.tokens, []
-    for block, amount, left in zip(metadata.layers, amounts, _counts(metadata, config, amounts), strict=True):
-        if tokens - left < amount:
-            blocks.append(block)
-        tokens = left
-    return tuple(blocks)

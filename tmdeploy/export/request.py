@@ -78,6 +78,7 @@ class ExportRequest(FileForm):
         method: Reduction method; None takes the checkpoint's own recipe, else `none`.
         r: As `--r`: 13, "26:0", [8, 8, 4].
         keep: As `--keep`: 0.7, [0.9, 0.8, 0.7], [138, 97, 68].
+        schedule: As `--schedule`: either of the two, whichever the method takes.
         layers: As `--layers`: "3,6,9", [3, 6, 9].
         options: Named options of the method.
         arch: Architecture by name; None infers it from the weights.
@@ -91,6 +92,7 @@ class ExportRequest(FileForm):
     method: str | None = None
     r: str | int | Sequence[int] | None = None
     keep: str | float | Sequence[float] | None = None
+    schedule: str | None = None
     layers: str | Sequence[int] | None = None
     options: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     arch: str | None = None

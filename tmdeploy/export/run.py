@@ -48,7 +48,10 @@ def export_checkpoint(request: ExportRequest, progress: Progress = lambda _: Non
         class_names=loaded.class_names,
     )
     result = write_file(subject, request, progress)
-    notes = loaded.notes
+    config = loaded.config
+    notes = loaded.notes + recipe.remarks(
+        tokens=config.tokens, prefix=config.num_prefix, depth=config.depth, text=request.schedule or str(request.keep)
+    )
     if request.method is None and loaded.recipe is None:
         notes += ("the checkpoint names no reduction method, so the file merges nothing: name one with --method",)
     return replace(result, notes=notes)
@@ -56,8 +59,8 @@ def export_checkpoint(request: ExportRequest, progress: Progress = lambda _: Non
 
 def _recipe(request: ExportRequest, loaded: LoadedCheckpoint) -> Recipe:
     config, stored = loaded.config, loaded.recipe
-    typed = any(value is not None for value in (request.r, request.keep, request.layers)) or request.options
-    if request.method is None and stored is not None and not typed:
+    typed = any(value is not None for value in (request.r, request.keep, request.schedule, request.layers))
+    if request.method is None and stored is not None and not typed and not request.options:
         stored.steps(config.tokens, config.num_prefix)
         return stored
     method = request.method or (stored.method if stored is not None else "none")
@@ -71,6 +74,7 @@ def _recipe(request: ExportRequest, loaded: LoadedCheckpoint) -> Recipe:
         prefix=config.num_prefix,
         r=request.r,
         keep=request.keep,
+        schedule=request.schedule,
         layers=request.layers,
         options=options,
     )

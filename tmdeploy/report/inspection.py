@@ -69,7 +69,8 @@ def _facts(found: Inspection) -> Table:
         table.add_row("reduction runs as", found.lowering)
     if found.macs is not None and found.macs_unmerged:
         saved = 1 - found.macs / found.macs_unmerged
-        text = f"{found.macs / 1e9:.3g} G of {found.macs_unmerged / 1e9:.3g} G unmerged (-{saved:.1%})"
+        change = f"-{saved:.1%}" if saved >= 0.0005 else "nothing saved"
+        text = f"{found.macs / 1e9:.3g} G of {found.macs_unmerged / 1e9:.3g} G unmerged ({change})"
         table.add_row("MACs", f"{text}, plus {(found.macs_reduction or 0) / 1e9:.2g} G for the reduction itself")
     return table
 

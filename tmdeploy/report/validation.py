@@ -101,4 +101,6 @@ def _share(share: Share) -> str:
 
 
 def _who(described: dict[str, str]) -> str:
-    return " ".join(described[key] for key in ("backend", "version") if key in described)
+    who = " ".join(described[key] for key in ("backend", "version") if key in described)
+    precision = described.get("precision", "fp32")
+    return who if precision == "fp32" else f"{who}, {precision}"

@@ -64,12 +64,7 @@ def recipe_of(runner: Runner) -> Recipe | None:
     """Method and schedule of a model; None for a foreign file."""
     metadata = runner.metadata
     if metadata is not None:
-        return Recipe(
-            method=metadata.method,
-            options=dict(metadata.method_options),
-            layers=metadata.layers,
-            amounts=metadata.schedule,
-        )
+        return Recipe.of(metadata)
     recipe = getattr(runner, "recipe", None)
     return recipe if isinstance(recipe, Recipe) else None
 
