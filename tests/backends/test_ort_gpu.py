@@ -90,7 +90,8 @@ class FakeRuntime:
     def set_default_logger_severity(self, severity: int) -> None:
         self.severities.append(severity)
 
-    def preload_dlls(self) -> None:
+    @staticmethod
+    def preload_dlls() -> None:
         print("Failed to load libcublas.so")  # it prints to stdout, where --json - goes
 
 

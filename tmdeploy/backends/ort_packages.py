@@ -8,10 +8,10 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.metadata
-import io
 import json
 import re
 import subprocess
+from types import FunctionType
 from typing import Any
 
 from tmdeploy.child import last_words, run_python
@@ -51,8 +51,9 @@ def load_libraries(runtime: Any, provider: str) -> None:
     """
     preload = getattr(runtime, "preload_dlls", None)  # since 1.21
     if preload is not None:
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
-            preload()
+        # It prints what it does not find. Replacing stdout would silence the other threads too, and lose it if two do.
+        muted = {**preload.__globals__, "print": lambda *_, **__: None}
+        FunctionType(preload.__code__, muted, preload.__name__, preload.__defaults__, preload.__closure__)()
     if provider == TENSORRT:
         with contextlib.suppress(Exception):
             importlib.import_module("tensorrt")

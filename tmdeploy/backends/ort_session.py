@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
+import functools
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -169,9 +168,27 @@ def make_session(source: Path | bytes, *, path: Path, threads: int | None = None
 
 def _open(runtime: Any, source: Path | bytes, options: Any, target: Target) -> Any:
     given = source if isinstance(source, bytes) else str(source)
-    # Old ones (1.20) fall back all the same, and print to stdout that they do; `confirm` finds out.
-    with contextlib.redirect_stdout(io.StringIO()):
-        return runtime.InferenceSession(given, options, providers=target.providers(source), enable_fallback=0)
+    session = _strict_session(runtime.InferenceSession)
+    return session(given, options, providers=target.providers(source), enable_fallback=0)
+
+
+@functools.cache
+def _strict_session(base: Any) -> Any:
+    """Sessions that fail where they cannot be made, silently.
+
+    Old ones (1.20) do not know `enable_fallback`: they print to stdout that they fall back to another provider, and do.
+    """
+
+    class StrictSession(base):  # type: ignore[misc]
+        @property
+        def _enable_fallback(self) -> bool:
+            return False
+
+        @_enable_fallback.setter
+        def _enable_fallback(self, value: bool) -> None:
+            """The base class sets it to what it thinks best."""
+
+    return StrictSession
 
 
 def first_line(error: Exception) -> str:
