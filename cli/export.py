@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -56,6 +58,14 @@ def export(
     verify_data: Annotated[
         list[Path] | None, typer.Option("--verify-data", help="Images or folders to compare on, besides random ones.")
     ] = None,
+    against: Annotated[
+        Text,
+        typer.Option(
+            metavar="MODEL",
+            help="Also prove it against your own model, unmerged: pkg.mod:build (found on PYTHONPATH or, since you "
+            "name it, the current directory), timm:NAME, transformers:FOLDER, or outputs.npz saved from training.",
+        ),
+    ] = None,
     trust_checkpoint: TrustOption = False,
     json: JsonOption = None,
 ) -> None:
@@ -71,7 +81,6 @@ def export(
     from tmdeploy.report.export import export_document, export_table
 
     output = output or checkpoint.with_suffix(".onnx")
-    out = Output(json, reads=[checkpoint, *(verify_data or ())], writes={"-o": output})
     request = ExportRequest(
         checkpoint=checkpoint,
         output=output,
@@ -95,13 +104,20 @@ def export(
         trust_checkpoint=trust_checkpoint,
         verify=verify,
         verify_images=tuple(verify_data or ()),
+        against=against,
     )
-    with progress() as tell:
+    out = Output(json, reads=request.reads, writes={"-o": output})
+    with progress() as tell, _own_stdout(against):
         result = export_checkpoint(request, tell)
     for note in result.notes:
         warn(note)
     out.console.print(export_table(result))
     out.emit(export_document(result))
+
+
+def _own_stdout(against: str | None) -> contextlib.AbstractContextManager[object]:
+    """What the owner's code prints goes to stderr: stdout is for the result, which may be JSON."""
+    return contextlib.nullcontext() if against is None else contextlib.redirect_stdout(sys.stderr)
 
 
 def _options(pairs: list[str]) -> dict[str, str]:

@@ -65,6 +65,28 @@ class QuantizationRecord(_Frozen):
     source_sha256: str
 
 
+class ProofRecord(_Frozen):
+    """What the unmerged model was compared with, beyond tmdeploy's own reading of the checkpoint (export --against)."""
+
+    kind: Literal["module", "timm", "transformers", "outputs"] = Field(
+        description="outputs: a file saved from training"
+    )
+    name: str = Field(description="as the user named it")
+    weights: Literal["checkpoint", "own"] = Field(default="own", description="the owner's model ran with")
+    images: int = Field(description="compared")
+    normalisation: bool = Field(default=False, description="whether mean and standard deviation took part")
+    error: float = Field(description="largest difference of a logit")
+    limit: float = Field(description="largest that rounding explains")
+    top1_differing: int | None = Field(default=None, description="images with another top-1 class; none: features")
+
+    @property
+    def owner_text(self) -> str:
+        """The owner's model in words."""
+        if self.kind == "outputs":
+            return f"outputs saved in {self.name}"
+        return f"your module {self.name}" if self.kind == "module" else self.name
+
+
 class ArtifactMetadata(_Frozen):
     """Everything a reader of the file needs to use it right without the checkpoint it came from."""
 
@@ -96,6 +118,10 @@ class ArtifactMetadata(_Frozen):
     deterministic_planner: bool = True
     dynamic_batch: bool = True
     steps: tuple[StepRecord, ...] = ()
+    proof: ProofRecord | None = Field(
+        default=None,
+        description="the owner's model that it was compared with; none: tmdeploy's own reimplementation only",
+    )
 
 
 def dump(metadata: ArtifactMetadata) -> str:

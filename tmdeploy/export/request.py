@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tmdeploy.errors import UsageError
 from tmdeploy.files import check_outputs
 from tmdeploy.ops.bodies import MAX_OPSET, MIN_OPSET
+
+if TYPE_CHECKING:
+    from torch import nn
 
 OUTPUTS = ("plan", "size", "features")
 
@@ -86,6 +89,8 @@ class ExportRequest(FileForm):
         image_size: Side of the input, pixels; None takes the checkpoint's.
         deterministic: Planners accumulate in float64; else float32.
         trust_checkpoint: Allow unpickling, which runs whatever code the file holds.
+        against: The owner's own model, or what it returned, to prove ours against (`export.against`): `pkg.mod:build`,
+            `timm:NAME`, `transformers:FOLDER`, `outputs.npz`; a module, or a callable that builds one.
     """
 
     checkpoint: str | Path
@@ -100,8 +105,17 @@ class ExportRequest(FileForm):
     image_size: int | None = None
     deterministic: bool = True
     trust_checkpoint: bool = False
+    against: str | Path | nn.Module | Callable[[], object] | None = None
+
+    @property
+    def saved_outputs(self) -> Path | None:
+        """The file of outputs that `against` names, if it names one."""
+        target = self.against
+        named = isinstance(target, Path) or (isinstance(target, str) and target.endswith(".npz"))
+        return Path(str(target)) if named else None
 
     @property
     def reads(self) -> tuple[str | Path, ...]:
-        """As FileForm's, and the checkpoint."""
-        return (self.checkpoint, *super().reads)
+        """As FileForm's, the checkpoint, and saved outputs."""
+        saved = self.saved_outputs
+        return (self.checkpoint, *super().reads, *(() if saved is None else (saved,)))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+from tmdeploy.export.against import prove
 from tmdeploy.export.request import ExportRequest
 from tmdeploy.export.write import ExportResult, Progress, Subject, write_file
 from tmdeploy.models.checkpoint import LoadedCheckpoint, build_model, load_checkpoint
@@ -21,7 +23,8 @@ def export_checkpoint(request: ExportRequest, progress: Progress = lambda _: Non
     Raises:
         UsageError: An option that cannot be meant.
         CheckpointError: The checkpoint cannot be read or does not fit.
-        ExportError: The graph could not be made, or does not compute what PyTorch computes.
+        ExportError: The graph could not be made, or does not compute what PyTorch or the owner's model computes.
+        DataError: Images to compare on, or the owner's saved outputs, cannot be used.
         ArtifactError: The output cannot be written.
     """
     request.check()
@@ -36,6 +39,16 @@ def export_checkpoint(request: ExportRequest, progress: Progress = lambda _: Non
     recipe = _recipe(request, loaded)
     module = build_model(loaded)
     patch(module, recipe, deterministic=request.deterministic)
+    proof = None
+    if request.against is not None:  # first: the owner's model says sooner than the file what is wrong
+        proof = prove(
+            request.saved_outputs or request.against,
+            module,
+            loaded,
+            images=[Path(path) for path in request.verify_images],
+            trust_checkpoint=request.trust_checkpoint,
+            progress=progress,
+        )
     if request.precision == "fp16":
         module.half()
     subject = Subject(
@@ -46,6 +59,7 @@ def export_checkpoint(request: ExportRequest, progress: Progress = lambda _: Non
         source_sha256=loaded.sha256,
         preprocessing=loaded.preprocessing,
         class_names=loaded.class_names,
+        proof=proof,
     )
     result = write_file(subject, request, progress)
     config = loaded.config

@@ -12,13 +12,14 @@ from tmdeploy.backends.onnxruntime import OnnxRuntimeRunner
 from tmdeploy.backends.pytorch import PytorchRunner
 from tmdeploy.errors import ExportError
 from tmdeploy.images import ImageReader, find_images, random_images
-from tmdeploy.metadata import ArtifactMetadata
+from tmdeploy.metadata import ArtifactMetadata, Preprocessing
 from tmdeploy.models.arch import VitConfig
 from tmdeploy.recipe import Recipe
 from tmdeploy.schedule import r_limit
 from tmdeploy.validate.limits import Limits
 from tmdeploy.validate.report import ValidationReport
 from tmdeploy.validate.run import Samples, Schedule, validate
+from tmdeploy.validate.samples import counted
 
 _RANDOM_IMAGES, _REAL_IMAGES = 3, 16
 
@@ -62,7 +63,7 @@ def verify_file(
         report = validate(
             reference,
             candidate,
-            _samples(images, metadata, config),
+            comparison_images(images, metadata.preprocessing, config, in_graph=metadata.preprocessing_in_graph),
             batch_sizes=(1, 3) if metadata.dynamic_batch else (1,),
             schedules=_schedules(metadata, config),
             limits=Limits(max_ties=0.34),  # a handful of images: one near-tie in three comparisons is no verdict
@@ -83,22 +84,40 @@ def verify_file(
     return report
 
 
-def _samples(images: Sequence[Path], metadata: ArtifactMetadata, config: VitConfig) -> Samples:
-    spec, in_graph = metadata.preprocessing, metadata.preprocessing_in_graph
+def comparison_images(
+    images: Sequence[Path],
+    spec: Preprocessing,
+    config: VitConfig,
+    *,
+    in_graph: bool = False,
+    random: int = _RANDOM_IMAGES,
+) -> Samples:
+    """Random images, and up to 16 real ones.
+
+    Args:
+        images: Real images or folders.
+        spec: How pixels become the model's input.
+        config: Of the model.
+        in_graph: Leave normalisation to the graph: uint8 [B, H, W, 3].
+        random: How many random ones.
+
+    Raises:
+        DataError: A source has no images, or none can be read.
+    """
+    names = [f"random {number}" for number in range(random)]
+    source = counted(random, "random image")
     if config.in_channels != 3:
         rng = np.random.default_rng(0)
-        noise = rng.standard_normal((_RANDOM_IMAGES, config.in_channels, *config.image_size), dtype=np.float32)
-        return Samples(noise, tuple(f"random {n}" for n in range(_RANDOM_IMAGES)), f"{_RANDOM_IMAGES} random images")
-    random = random_images(_RANDOM_IMAGES, spec, in_graph=in_graph)
-    names = [f"random {number}" for number in range(_RANDOM_IMAGES)]
-    source = f"{_RANDOM_IMAGES} random images"
+        noise = rng.standard_normal((random, config.in_channels, *config.image_size), dtype=np.float32)
+        return Samples(noise, tuple(names), source)
+    made = random_images(random, spec, in_graph=in_graph)
     if not images:
-        return Samples(random, tuple(names), source)
+        return Samples(made, tuple(names), source)
     reader = ImageReader(find_images(list(images))[:_REAL_IMAGES], spec, in_graph=in_graph)
     real = reader.all()
     names += [path.name for path in real.paths]
     skipped = tuple((str(path), reason) for path, reason in reader.skipped)
-    together = np.concatenate([random, real.images])
+    together = np.concatenate([made, real.images])
     return Samples(together, tuple(names), f"{source} and {len(real.paths)} real ones", skipped=skipped)
 
 

@@ -22,7 +22,7 @@ from tmdeploy.export.program import BATCH, SLOTS, build_graph
 from tmdeploy.export.request import FileForm
 from tmdeploy.export.verify import verify_file
 from tmdeploy.files import atomic_path
-from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, Preprocessing, StepRecord, dump
+from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, Preprocessing, ProofRecord, StepRecord, dump
 from tmdeploy.models.arch import VitConfig
 from tmdeploy.patching import Reduction, reduction_of
 from tmdeploy.recipe import Recipe
@@ -45,6 +45,7 @@ class Subject:
         source_sha256: Of the checkpoint.
         preprocessing: How images become its input.
         class_names: One a class, or none.
+        proof: The comparison with its owner's model.
     """
 
     module: nn.Module
@@ -54,6 +55,7 @@ class Subject:
     source_sha256: str
     preprocessing: Preprocessing
     class_names: tuple[str, ...] = ()
+    proof: ProofRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -222,4 +224,5 @@ def _metadata(
         deterministic_planner=state.deterministic,
         dynamic_batch=form.dynamic_batch,
         steps=records,
+        proof=subject.proof,
     )

@@ -26,6 +26,7 @@ def export_document(result: ExportResult) -> dict[str, Any]:
         "bytes": result.path.stat().st_size,
         "sha256": sha256(result.path),
         "metadata": result.metadata.model_dump(mode="json"),
+        "proved_against": proof_text(result.metadata),
         "notes": list(result.notes),
         "verification": None if verification is None else verification.model_dump(mode="json", by_alias=True),
     }
@@ -46,6 +47,7 @@ def export_table(result: ExportResult) -> Table:
     form += [f"runtime input '{metadata.schedule_kind}'"] if metadata.runtime_schedule else []
     form += ["uint8 pixels in"] if metadata.preprocessing_in_graph else []
     table.add_row("form", ", ".join(form))
+    table.add_row("proved against", proof_text(metadata))
     if report is None:
         table.add_row("compared with PyTorch", styled(("no (--no-verify)", "yellow")))
     else:
@@ -58,6 +60,16 @@ def export_table(result: ExportResult) -> Table:
             table.add_row("decisions", text)
         table.add_row("logits error", "no image with equal plans" if error is None else f"{error:.1e}")
     return table
+
+
+def proof_text(metadata: ArtifactMetadata) -> str:
+    """What the unmerged model was proved against, in words."""
+    proof = metadata.proof
+    if proof is None:
+        return "own reimplementation only (see export --against)"
+    images = counted(proof.images, "image") + (" of pixels" if proof.normalisation else "")
+    differing = f", {proof.top1_differing} with another top-1" if proof.top1_differing else ""
+    return f"{proof.owner_text}, unmerged: {images}, error {proof.error:.1e}, limit {proof.limit:.1e}{differing}"
 
 
 def method_text(metadata: ArtifactMetadata) -> str:

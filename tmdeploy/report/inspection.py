@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tmdeploy.inspection import Inspection
-from tmdeploy.report.export import method_text
+from tmdeploy.report.export import method_text, proof_text
 from tmdeploy.report.table import facts_table, plain_table
 from tmdeploy.report.text import styled
 from tmdeploy.schedule import schedule_text
@@ -39,6 +39,7 @@ def _facts(found: Inspection) -> Table:
         table.add_row("method", method_text(metadata))
         form = f"{metadata.precision}, {metadata.lowering} lowering, tmdeploy {metadata.tool_version}"
         table.add_row("made", f"from {metadata.source_name}, {form}, torch {metadata.torch_version}")
+        table.add_row("proved against", proof_text(metadata))
         made = metadata.quantization
         if made is not None:
             how = made.calibration if made.percentile is None else f"{made.percentile:g}th percentile"
