@@ -18,6 +18,7 @@ from tmdeploy.patching.step import Counts
 
 BATCH = "batch"
 SLOTS, KEPT = "slots_", "kept_"  # probe inputs, one a step, that the graph passes replace
+SIZE = "size_after_last_step"
 
 
 class _Program(nn.Module):
@@ -27,12 +28,15 @@ class _Program(nn.Module):
     nor relates it to the counts of other steps (design: docs/architecture.md, "Runtime schedule").
     """
 
-    def __init__(self, module: nn.Module, state: Reduction, *, runtime: bool, with_features: bool) -> None:
+    def __init__(
+        self, module: nn.Module, state: Reduction, *, runtime: bool, with_features: bool, with_size: bool
+    ) -> None:
         super().__init__()
         self.module = module
         self._state = state
         self._runtime = runtime
         self._with_features = with_features
+        self._with_size = with_size
 
     def forward(self, images: Tensor, slots: Sequence[Tensor] = (), kept: Sequence[Tensor] = ()) -> tuple[Tensor, ...]:
         if self._runtime:
@@ -41,15 +45,16 @@ class _Program(nn.Module):
             self._state.counts = {
                 layer: Counts(total, stay) for layer, total, stay in zip(layers, slots, stays, strict=True)
             }
-        dtype = next(self.module.parameters()).dtype
-        if not self._with_features:
-            return (self.module(images.to(dtype)).float(),)
         features: list[Tensor] = []  # what the classifier sees
-        head: nn.Module = self.module.head  # type: ignore[assignment]
-        hook = head.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
-        logits = self.module(images.to(dtype)).float()
-        hook.remove()
-        return logits, features[0].float()
+        hooks = []
+        if self._with_features:
+            head = self.module.get_submodule("head")
+            hooks.append(head.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].float())))
+        logits = self.module(images.to(next(self.module.parameters()).dtype)).float()
+        for hook in hooks:
+            hook.remove()
+        sizes = [self._state.size] if self._with_size and self._state.size is not None else []
+        return (logits, *features[:1], *sizes)
 
 
 def build_graph(
@@ -62,6 +67,7 @@ def build_graph(
     runtime: bool,
     counts: Sequence[tuple[int, int | None]],
     with_features: bool = False,
+    with_size: bool = False,
 ) -> ir.Model:
     """Trace and translate.
 
@@ -74,6 +80,7 @@ def build_graph(
         runtime: Whether the counts are probe inputs; else they are constants of the recipe.
         counts: M and, for a selection that fuses, K of each step, to trace with.
         with_features: Add the input of the module's `head` as output `features`.
+        with_size: Add the sizes after the last step as the last output, so that what computes them stays alive.
 
     Returns:
         A model with inputs `images` and, at run time, `slots_0`, ... and `kept_0`, ...
@@ -90,7 +97,8 @@ def build_graph(
         "slots": [{0: torch.export.Dim.DYNAMIC} for _ in slots],
         "kept": [{0: torch.export.Dim.DYNAMIC} for _ in kept],
     }
-    program = _Program(module, state, runtime=runtime, with_features=with_features)
+    program = _Program(module, state, runtime=runtime, with_features=with_features, with_size=with_size)
+    outputs = ["logits", *["features"] * with_features, *[SIZE] * with_size]
     try:
         with _quiet(), torch.no_grad():
             exported = torch.export.export(
@@ -106,7 +114,7 @@ def build_graph(
                 custom_translation_table=translation_table(),
                 input_names=["images", *(f"{SLOTS}{i}" for i in range(len(slots)))]
                 + [f"{KEPT}{i}" for i in range(len(kept))],
-                output_names=["logits", "features"] if with_features else ["logits"],
+                output_names=outputs,
                 optimize=True,
                 verbose=False,
             )

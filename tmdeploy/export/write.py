@@ -108,6 +108,7 @@ def _make_model(subject: Subject, form: FileForm) -> tuple[ir.Model, ArtifactMet
     state = reduction_of(module)
     steps = recipe.steps(config.tokens, config.num_prefix)
     runtime = form.runtime_schedule and recipe.spec.schedule_kind is not None
+    with_size = recipe.spec.tracks_size and bool(steps)
     model = build_graph(
         module,
         state,
@@ -117,9 +118,12 @@ def _make_model(subject: Subject, form: FileForm) -> tuple[ir.Model, ArtifactMet
         runtime=runtime,
         counts=_trace_counts(state, config, steps),
         with_features="features" in form.outputs and config.num_classes > 0,
+        with_size=with_size,
     )
     symbols = _symbols(model, steps)
     records = name_steps(model, recipe.spec, steps, num_prefix=config.num_prefix)
+    if with_size:
+        model.graph.outputs.pop()  # `size` is asked for below
     rename_symbols(model, symbols)
     if runtime:
         kind = recipe.spec.schedule_kind

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 
 from tmdeploy.metadata import StepRecord
-from tmdeploy.methods.spec import MethodSpec
+from tmdeploy.methods.spec import MethodSpec, Weight
 from tmdeploy.ops import DOMAIN
 from tmdeploy.schedule import Step
 
@@ -29,7 +29,9 @@ def name_steps(model: ir.Model, spec: MethodSpec, steps: Sequence[Step], *, num_
     for node, step in zip(planners, steps, strict=True):
         reduces = [user for user, _ in node.outputs[0].uses() if user.op_type == "TokenReduce"]
         on_tokens = reduces[0]
-        on_sizes = on_tokens if spec.weight is not None and spec.weight.value == "size" else reduces[-1]
+        # one reduce does both where tokens are weighed by size; else sizes have their own, in every step that has sizes
+        on_sizes = on_tokens if spec.weight is Weight.SIZE else reduces[-1]
+        assert not spec.tracks_size or len(reduces) == 2 - (spec.weight is Weight.SIZE)  # noqa: S101
         names: dict[str, ir.Value | None] = {
             "map": node.outputs[0],
             "index": node.outputs[1],
