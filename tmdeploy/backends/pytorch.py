@@ -206,7 +206,7 @@ def open_runner(
     """
     require("torch", purpose=f"running the checkpoint {path}")
     from tmdeploy.models.checkpoint import build_model, load_checkpoint
-    from tmdeploy.patching import patch
+    from tmdeploy.patching import attach
 
     _check_device(device)
     start = perf_counter()
@@ -214,7 +214,8 @@ def open_runner(
         path, arch=arch, num_heads=num_heads, image_size=image_size, trust_checkpoint=trust_checkpoint
     )
     chosen = recipe or loaded.recipe or Recipe(method="none")
-    module = patch(build_model(loaded), chosen)
+    module = build_model(loaded)
+    attach(module, chosen)
     runner = PytorchRunner(
         module,
         chosen,

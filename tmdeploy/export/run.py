@@ -9,7 +9,7 @@ from tmdeploy.export.against import prove
 from tmdeploy.export.request import ExportRequest
 from tmdeploy.export.write import ExportResult, Progress, Subject, write_file
 from tmdeploy.models.checkpoint import LoadedCheckpoint, build_model, load_checkpoint
-from tmdeploy.patching import patch
+from tmdeploy.patching import attach
 from tmdeploy.recipe import Recipe, make_recipe
 
 
@@ -38,7 +38,7 @@ def export_checkpoint(request: ExportRequest, progress: Progress = lambda _: Non
     )
     recipe = _recipe(request, loaded)
     module = build_model(loaded)
-    patch(module, recipe, deterministic=request.deterministic)
+    attach(module, recipe, deterministic=request.deterministic)
     proof = None
     if request.against is not None:  # first: the owner's model says sooner than the file what is wrong
         proof = prove(

@@ -1,5 +1,6 @@
 """Turning a plain ViT into a merged one: the only torch code between methods and models."""
 
-from tmdeploy.patching.patch import Reduction, patch, reduction_of, unpatch
+from tmdeploy.patching.patch import attach, patch, unpatch
+from tmdeploy.patching.reduction import Reduction, reduction_of
 
-__all__ = ["Reduction", "patch", "reduction_of", "unpatch"]
+__all__ = ["Reduction", "attach", "patch", "reduction_of", "unpatch"]

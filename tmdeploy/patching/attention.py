@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tmdeploy.errors import UnsupportedModel
 from tmdeploy.methods.spec import Match, Metric, Score, Select
 
 
@@ -20,20 +19,6 @@ class Signals:
     score: Tensor | None = None
 
 
-def check_attention(attn: nn.Module, where: str) -> None:
-    """Refuse an attention module that `attend` cannot run.
-
-    Raises:
-        UnsupportedModel: It lacks a fused `qkv`, `proj` or `num_heads`.
-    """
-    missing = [name for name in ("qkv", "proj", "num_heads") if not hasattr(attn, name)]
-    if missing:
-        raise UnsupportedModel(
-            f"{where} ({type(attn).__name__}) has no {', '.join(missing)}",
-            remedy="patch() needs timm-style blocks; for another layout call the ops directly (docs/methods.md)",
-        )
-
-
 def attend(
     attn: nn.Module, x: Tensor, *, size: Tensor | None, planner: Match | Select | None
 ) -> tuple[Tensor, Signals]:
@@ -43,7 +28,8 @@ def attend(
     plain softmax(QK^T)V that a backend can fuse (docs/architecture.md).
 
     Args:
-        attn: Module with `qkv`, `proj`, `num_heads` and optionally `q_norm`, `k_norm`, `norm`, `proj_drop`.
+        attn: Module with `qkv`, `proj`, `num_heads` and optionally `q_norm`, `k_norm`, `norm`, `gate`, `attn_drop`,
+            `proj_drop`, as timm's Attention.
         x: [B, N, C], normalised.
         size: float32 [B, N] for proportional attention (ToMe, section 3.3); None for the plain softmax.
         planner: Whose signals to compute; None computes none.
@@ -59,16 +45,18 @@ def attend(
     q, k = _optional(attn, "q_norm", q), _optional(attn, "k_norm", k)
     scale = float(getattr(attn, "scale", width**-0.5))
     bias = None if size is None else size.log()[:, None, None, :]
-    out = _softmax_attention(q, k, v, scale, bias).transpose(1, 2).reshape(batch, tokens, heads * width)
-    out = _optional(attn, "norm", out)
+    attended = _softmax_attention(q, k, v, scale, bias, dropout=_dropout(attn))
+    out = _optional(attn, "norm", attended.transpose(1, 2).reshape(batch, tokens, heads * width))
+    if isinstance(gate := getattr(attn, "gate", None), nn.Module):
+        out = out * gate(x).sigmoid()
     out = _optional(attn, "proj_drop", _call(attn, "proj", out))
     return out, _signals(planner, q, k, v, scale, bias)
 
 
-def _softmax_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None) -> Tensor:
+def _softmax_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None, *, dropout: float) -> Tensor:
     if not torch.compiler.is_exporting():
         mask = None if bias is None else bias.to(q.dtype)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale)
     # Spelled out for export: the exporter's own decomposition scales q and k separately, and at opset 23 it emits
     # Attention with a [B, 1, 1, N] bias, which ONNX Runtime's CPU provider rejects.
     logits = (q * scale) @ k.transpose(-2, -1)
@@ -107,6 +95,12 @@ def _head_mean(k: Tensor) -> Tensor:
     batch, heads, tokens, width = k.shape
     weights = torch.full((1, heads), 1.0 / heads, dtype=k.dtype, device=k.device)
     return (weights @ k.reshape(batch, heads, tokens * width)).reshape(batch, tokens, width)
+
+
+def _dropout(attn: nn.Module) -> float:
+    """Of the attention weights, in training."""
+    drop = getattr(attn, "attn_drop", None)
+    return drop.p if attn.training and isinstance(drop, nn.Dropout) else 0.0
 
 
 def _norm(x: Tensor) -> Tensor:
