@@ -9,7 +9,7 @@ import typer
 
 from .backend_option import BackendsOption, backend_names
 from .console import ArchOption, JsonOption, NumHeadsOption, Output, ThreadsOption, TrustOption, progress
-from .native_option import NativeOption
+from .native_option import NativeOption, TrustEngineOption
 from .numbers import batch_sizes, percentiles, seconds
 from .schedule_option import ForEach, KeepsOption, RsOption, SchedulesOption, asked_for
 
@@ -69,6 +69,7 @@ def bench(
     backend: BackendsOption = None,
     threads: ThreadsOption = None,
     native: NativeOption = True,
+    trust_engine: TrustEngineOption = False,
     trust_checkpoint: TrustOption = False,
     json: JsonOption = None,
 ) -> None:

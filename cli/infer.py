@@ -9,7 +9,7 @@ import typer
 
 from .backend_option import BackendOption
 from .console import JsonOption, Output, ThreadsOption, TrustOption, progress, warn_skipped
-from .native_option import NativeOption
+from .native_option import NativeOption, TrustEngineOption
 from .schedule_option import KeepOption, ROption, ScheduleOption, amounts_of, asked_for, one_of, reducer
 
 
@@ -26,6 +26,7 @@ def infer(
     backend: BackendOption = None,
     threads: ThreadsOption = None,
     native: NativeOption = True,
+    trust_engine: TrustEngineOption = False,
     trust_checkpoint: TrustOption = False,
     json: JsonOption = None,
 ) -> None:

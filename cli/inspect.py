@@ -11,7 +11,7 @@ import typer
 from tmdeploy.errors import UsageError
 
 from .console import JsonOption, Output, TrustOption
-from .native_option import NativeOption
+from .native_option import NativeOption, TrustEngineOption
 from .schedule_option import (
     Asked,
     ProfileKeepOption,
@@ -46,6 +46,7 @@ def inspect(
     ] = None,
     arch: Annotated[str | None, typer.Option(help="Architecture of a checkpoint, by name.")] = None,
     native: NativeOption = True,
+    trust_engine: TrustEngineOption = False,
     trust_checkpoint: TrustOption = False,
     json: JsonOption = None,
 ) -> None:

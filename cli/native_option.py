@@ -1,4 +1,4 @@
-"""The option that refuses native code; its callback is all of it, so a command only has to name it."""
+"""Options about native code; their callbacks are all of them, so a command only has to name them."""
 
 from __future__ import annotations
 
@@ -21,5 +21,21 @@ NativeOption = Annotated[
         "--native/--no-native",
         callback=_apply,
         help="Run reduction steps by the native library where there is one (tmdeploy plugins list).",
+    ),
+]
+
+
+def _trust(trusted: bool) -> bool:
+    if trusted:
+        from tmdeploy.engine.trust import trust_engines
+
+        trust_engines()
+    return trusted
+
+
+TrustEngineOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust-engine", callback=_trust, help="Allow code in an engine, or in a library that its sidecar names."
     ),
 ]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tmdeploy.errors import UsageError
+from tmdeploy.errors import EnvironmentMissing, UsageError
 
 from .console import JsonOption, Output, progress
+
+if TYPE_CHECKING:
+    from tmdeploy.native.library import NativeLibrary
 
 
 class Action(str, enum.Enum):
@@ -120,17 +124,21 @@ def _say(out: Output, made: Path, variable: str | None) -> None:
 def _list(out: Output) -> None:
     from rich.table import Table
 
+    from tmdeploy.native import library, openvino, tensorrt
     from tmdeploy.native.build import load_problem
-    from tmdeploy.native.library import ort_libraries, ort_library
-    from tmdeploy.native.openvino import openvino_libraries, openvino_library, openvino_problem
-    from tmdeploy.native.tensorrt import tensorrt_libraries, tensorrt_problem
 
     rows = []
-    unused = "works, not used"
-    for runtime, places, used, problem_of, spare in (
-        ("ONNX Runtime", ort_libraries(), ort_library(), load_problem, unused),
-        ("OpenVINO", openvino_libraries(), openvino_library(), openvino_problem, unused),
-        ("TensorRT", tensorrt_libraries(), None, tensorrt_problem, "loads; for tmdeploy build --plugin"),
+    native = library.native_wanted()
+    for runtime, places, build, problem_of, works in (
+        ("ONNX Runtime", library.ort_libraries(), library.BUILD_COMMAND, load_problem, None),
+        ("OpenVINO", openvino.openvino_libraries(), openvino.BUILD_COMMAND, openvino.openvino_problem, None),
+        (
+            "TensorRT",
+            tensorrt.tensorrt_libraries(),
+            tensorrt.BUILD_COMMAND,
+            tensorrt.tensorrt_problem,
+            "loads; for tmdeploy build --plugin",
+        ),
     ):
         if not places:
             out.console.print(f"{runtime} is not installed")
@@ -138,10 +146,22 @@ def _list(out: Output) -> None:
         table = Table(title=f"Libraries for {runtime}, in the order they are looked at", title_justify="left")
         for column in ("state", "file", "where it is from"):
             table.add_column(column, overflow="fold")
+        first = next((place for place in places if place.exists), None) if native else None
         for place in places:
-            problem = problem_of(place.path) if place.exists else "absent"
-            state = problem or ("used" if used == place else spare)
+            state = _problem(place, build, problem_of) or works or ("used" if place == first else "works, not used")
             rows.append({"runtime": runtime, "path": str(place.path), "origin": place.origin, "state": state})
             table.add_row(state, str(place.path), place.origin)
         out.console.print(table)
     out.emit({"schema": "tmdeploy.plugins/1", "libraries": rows})
+
+
+def _problem(place: NativeLibrary, build: str, problem_of: Callable[[Path], str | None]) -> str | None:
+    """Why a library is not loaded; None if it could be."""
+    from tmdeploy.native.trust import checked_library
+
+    if not place.exists:
+        return "absent"
+    try:
+        return problem_of(checked_library(place.path, build=build))
+    except EnvironmentMissing as error:
+        return f"refused: {error.one_line().partition(' is not loaded: ')[2]}"

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from .console import JsonOption, Output, progress
+from .native_option import TrustEngineOption
 
 
 def refit(
@@ -24,6 +25,7 @@ def refit(
         bool,
         typer.Option("--other-weights", help="The .onnx is not the engine's source, but has its graph (--refittable)."),
     ] = False,
+    trust_engine: TrustEngineOption = False,
     json: JsonOption = None,
 ) -> None:
     """Put weights into an engine that was built without them, on the GPU that it is for.

@@ -9,7 +9,7 @@ import typer
 
 from .backend_option import CandidateOption
 from .console import ArchOption, JsonOption, NumHeadsOption, Output, ThreadsOption, TrustOption, progress, warn_skipped
-from .native_option import NativeOption
+from .native_option import NativeOption, TrustEngineOption
 from .numbers import batch_sizes
 from .schedule_option import KeepsOption, RsOption, SchedulesOption, amounts_of, asked_for, reducer
 
@@ -43,6 +43,7 @@ def validate(
     backend: CandidateOption = None,
     threads: ThreadsOption = None,
     native: NativeOption = True,
+    trust_engine: TrustEngineOption = False,
     trust_checkpoint: TrustOption = False,
     json: JsonOption = None,
 ) -> None:

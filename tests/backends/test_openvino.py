@@ -25,6 +25,7 @@ from tmdeploy.graph.inline import inline_bodies
 from tmdeploy.metadata import METADATA_KEY
 from tmdeploy.native import openvino as native
 from tmdeploy.native.library import REFUSAL_VARIABLE
+from tmdeploy.native.trust import write_checksum
 from tmdeploy.pairing import Samples
 from tmdeploy.validate import Limits, validate
 
@@ -233,6 +234,7 @@ def test_finding_and_refusing_the_extension(
         OpenvinoRunner(exported("tome"))
     broken = tmp_path / "broken.so"
     broken.write_bytes(b"not a library")
+    write_checksum(broken)
     monkeypatch.setenv(native.OPENVINO_VARIABLE, str(broken))
     with pytest.raises(EnvironmentMissing, match=r"does not load the native library .*broken\.so.*file too short"):
         OpenvinoRunner(exported("tome"))
@@ -244,7 +246,7 @@ def test_finding_and_refusing_the_extension(
     assert f"openvino-{native.package_version('openvino')}" in place.parts
     place.parent.mkdir(parents=True)
     place.symlink_to(extension)
-    assert OpenvinoRunner(exported("tome")).describe()["lowering"] == f"native ({place})"
+    assert OpenvinoRunner(exported("tome")).describe()["lowering"] == f"native ({extension})"
 
 
 def test_doctor_tries_the_extension(extension: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -253,6 +255,7 @@ def test_doctor_tries_the_extension(extension: Path, tmp_path: Path, monkeypatch
     assert states["native ops (OpenVINO)"] == BackendState("native ops (OpenVINO)", True, str(extension))
     broken = tmp_path / "broken.so"
     broken.write_bytes(b"not a library")
+    write_checksum(broken)
     monkeypatch.setenv(native.OPENVINO_VARIABLE, str(broken))
     state = {state.name: state for state in examine().backends}["native ops (OpenVINO)"]
     assert not state.works

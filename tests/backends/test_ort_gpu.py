@@ -34,6 +34,7 @@ from tmdeploy.environment import examine
 from tmdeploy.errors import EnvironmentMissing, UsageError
 from tmdeploy.metadata import METADATA_KEY
 from tmdeploy.native.library import LIBRARY_VARIABLE, REFUSAL_VARIABLE
+from tmdeploy.native.trust import write_checksum
 from tmdeploy.pairing import Samples
 from tmdeploy.validate import validate
 
@@ -256,6 +257,7 @@ def test_only_a_library_with_cuda_kernels_is_registered(tmp_path: Path, monkeypa
     monkeypatch.setenv(LIBRARY_VARIABLE, str(path))
     for content, kept in ((b"", False), (b"\x7fELF..", False), (b"\x7fELF..CUDAExecutionProvider\0..", True)):
         path.write_bytes(content)
+        write_checksum(path)
         target = CudaTarget()
         assert (target.library is not None) == kept
         assert ("has no CUDA kernels" in target.lowering(None)) == (not kept)  # type: ignore[arg-type]

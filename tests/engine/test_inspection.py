@@ -19,6 +19,7 @@ from tmdeploy.engine.inspector import read_inspector
 from tmdeploy.engine.layers import LayerFile, Listing, Operand, write_layers
 from tmdeploy.engine.profiles import BatchRange, ScheduleRange
 from tmdeploy.engine.sidecar import EngineRecord, Options, PluginLayer, PtxRecord, Tensor, Vehicle
+from tmdeploy.engine.trust import TRUST_VARIABLE, trust_engines
 from tmdeploy.errors import ArtifactError, EnvironmentMissing, UsageError
 from tmdeploy.report.console import PlainConsole
 from tmdeploy.report.layers import print_layers, print_times
@@ -148,13 +149,20 @@ def test_an_engine_that_does_not_load_still_shows_its_sidecar(tmp_path: Path, mo
     assert "does not load it (Serialization failed)" in found.listings_note
 
 
-def test_engines_that_bring_code_are_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_engines_that_bring_code_need_to_be_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A version-compatible engine brings its lean runtime; without leave TensorRT refuses it."""
     module = FakeInspection()
     _fits(monkeypatch, module)
+    monkeypatch.setenv(TRUST_VARIABLE, "0")  # so that it is put back
+    bringing = _engine(tmp_path, options=Options(version_compatible=True))
+    found = inspect_engine(bringing)
+    assert found.loaded is None
+    assert "carries a lean runtime, code that would run as you. If you trust" in found.listings_note
+    assert "pass --trust-engine" in found.listings_note
+    trust_engines()
+    assert inspect_engine(bringing).loaded is not None
     inspect_engine(_engine(tmp_path))
-    inspect_engine(_engine(tmp_path, options=Options(version_compatible=True)))
-    assert module.trusted == [False, True]
+    assert module.trusted == [True, False]
 
 
 def test_without_a_listing_it_says_where_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -19,6 +19,7 @@ from tmdeploy.engine.request import BuildRequest
 from tmdeploy.engine.sidecar import EngineRecord, Options, Vehicle, read_sidecar
 from tmdeploy.errors import EnvironmentMissing, ExportError, UnsupportedModel, UsageError
 from tmdeploy.files import sha256
+from tmdeploy.native.trust import write_checksum
 from tmdeploy.report.console import PlainConsole
 from tmdeploy.report.engine import engine_table
 from tmdeploy.tensorrt_plugin import PtxLibrary
@@ -44,6 +45,7 @@ def ptx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def library(tmp_path: Path) -> Path:
     path = tmp_path / "libtmdeploy_trt.so"
     path.write_bytes(b"a library")
+    write_checksum(path)
     return path
 
 

@@ -14,6 +14,7 @@ import pytest
 from tmdeploy.native.build import build, plugin_sources
 from tmdeploy.native.headers import find_ort_headers
 from tmdeploy.native.openvino import build_options
+from tmdeploy.native.trust import checksum_path, write_checksum
 
 
 def need_compiler() -> None:
@@ -32,6 +33,8 @@ def built(target: str, relative: str, **options: str) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not made.is_file():
             build(folder, target, {"TMDEPLOY_BUILD_ORT": "OFF", "TMDEPLOY_WERROR": "ON", **options})
+        if not checksum_path(made).is_file():
+            write_checksum(made)  # without it no library is loaded
     return made
 
 

@@ -11,6 +11,7 @@ from tests.cli.running import run
 from tests.plugins.building import need_compiler
 from tmdeploy.native import headers, library
 from tmdeploy.native.build import BuildError, load_problem
+from tmdeploy.native.trust import write_checksum
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +26,7 @@ def test_list_says_what_is_where(capsys: pytest.CaptureFixture[str], tmp_path: P
     assert tmp_path in place.parents
     place.parent.mkdir(parents=True)
     place.write_bytes(b"not a library")
+    write_checksum(place)
     done = run(capsys, "plugins", "list", "--json", "-")
     assert done.code == 0, done.err
     rows = [row for row in json.loads(done.out)["libraries"] if row["runtime"] == "ONNX Runtime"]

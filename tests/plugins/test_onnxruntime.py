@@ -21,6 +21,7 @@ from tmdeploy.backends.ort_session import make_session
 from tmdeploy.errors import EnvironmentMissing
 from tmdeploy.export.passes.functions import inline_bodies
 from tmdeploy.native import library
+from tmdeploy.native.trust import write_checksum
 from tmdeploy.ops import DOMAIN, VERSION
 from tmdeploy.ops.bodies import function_body
 
@@ -211,6 +212,7 @@ def test_finding_and_refusing(ort_built: Path, tmp_path: Path, monkeypatch: pyte
 def test_a_library_that_does_not_load_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     broken = tmp_path / "broken.so"
     broken.write_bytes(b"not a library")
+    write_checksum(broken)
     monkeypatch.setenv(library.LIBRARY_VARIABLE, str(broken))
     with pytest.raises(EnvironmentMissing, match=r"broken\.so does not load"):
         make_session(_one_node("TokenReduce", _REDUCE, ["y", "wsum"]), path=tmp_path / "model.onnx")

@@ -16,8 +16,8 @@ from tmdeploy.backends.onnxruntime import Feeds, Input, OnnxRuntimeRunner, Outli
 from tmdeploy.backends.ort_gpu import GpuTarget, cuda_options
 from tmdeploy.backends.ort_packages import CUDA, TENSORRT
 from tmdeploy.backends.ort_session import Target
+from tmdeploy.cache import user_cache
 from tmdeploy.engine import lowering
-from tmdeploy.engine.cache import cache_folder
 from tmdeploy.engine.source import image_input, load_source
 from tmdeploy.errors import UsageError
 from tmdeploy.metadata import ArtifactMetadata
@@ -235,7 +235,7 @@ def engine_folder(model: bytes) -> Path | None:
 
     digest = hashlib.sha256(model)
     digest.update(f"{onnxruntime.__version__} tf32={os.environ.get(TF32_VARIABLE)}".encode())
-    folder = cache_folder() / "onnxruntime-tensorrt" / digest.hexdigest()[:32]
+    folder = user_cache() / "onnxruntime-tensorrt" / digest.hexdigest()[:32]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

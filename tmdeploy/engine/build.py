@@ -33,6 +33,8 @@ from tmdeploy.errors import ArtifactError, ExportError, UsageError
 from tmdeploy.files import atomic_path, sha256
 from tmdeploy.graph.planners import deciding_nodes
 from tmdeploy.metadata import ArtifactMetadata
+from tmdeploy.native.tensorrt import BUILD_COMMAND
+from tmdeploy.native.trust import checked_library
 
 
 @dataclass(frozen=True)
@@ -257,8 +259,9 @@ def _attach_cache(config: Any, request: BuildRequest, toolkit: Toolkit, gpu: Gpu
 
 
 def _load_plugin(builder: Any, plugin: Path, log: Log) -> None:
+    checked = checked_library(plugin, build=BUILD_COMMAND, without="leave out --plugin")
     registry = builder.get_plugin_registry()
-    handle = registry.load_library(str(plugin.resolve()))
+    handle = registry.load_library(str(checked))
     if handle is None:
         raise ArtifactError(
             f"is no plugin library that this TensorRT can load ({log.reason()})",

@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 from pathlib import Path
 
+from tmdeploy.cache import user_cache
 from tmdeploy.errors import ArtifactError
 from tmdeploy.files import atomic_path
-
-
-def cache_folder() -> Path:
-    """`TMDEPLOY_CACHE`, else the system's usual place."""
-    chosen = os.environ.get("TMDEPLOY_CACHE")
-    if chosen:
-        return Path(chosen)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "tmdeploy" / "Cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "tmdeploy"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tmdeploy"
 
 
 def default_timing_cache(version: str, gpu: str, sm: str) -> Path:
@@ -32,7 +19,7 @@ def default_timing_cache(version: str, gpu: str, sm: str) -> Path:
         sm: Its compute capability, such as `sm_89`.
     """
     name = re.sub(r"[^A-Za-z0-9]+", "-", gpu).strip("-").lower()
-    return cache_folder() / "timing" / f"tensorrt-{version}-{name}-{sm}.cache"
+    return user_cache() / "timing" / f"tensorrt-{version}-{name}-{sm}.cache"
 
 
 def read_timing_cache(path: Path) -> bytes:

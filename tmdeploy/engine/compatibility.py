@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,8 @@ from pathlib import Path
 from tmdeploy.engine.flavour import Flavour, Toolkit, open_toolkit, version_numbers
 from tmdeploy.engine.gpu import Gpu, find_gpu
 from tmdeploy.engine.header import Header, read_header
-from tmdeploy.engine.sidecar import EngineRecord, read_sidecar, sidecar_path
+from tmdeploy.engine.sidecar import EngineRecord, build_again, read_sidecar, sidecar_path
+from tmdeploy.engine.trust import check_host_code, find_plugin
 from tmdeploy.errors import ArtifactError, EnvironmentMissing
 from tmdeploy.files import sha256
 
@@ -52,13 +54,13 @@ def read_engine(path: Path) -> EngineRecord:
         raise ArtifactError(
             f"is truncated: {length} bytes are here, {sidecar} says {record.bytes}",
             path=path,
-            remedy=f"Copy it again, in binary mode, or build it again: {record.command}",
+            remedy=f"Copy it again, in binary mode, or build it again: {build_again(path, record)}",
         )
     if length != record.bytes or sha256(path) != record.sha256:
         raise ArtifactError(
             f"is not the engine that {sidecar} describes ({_difference(header, record, length)})",
             path=path,
-            remedy=f"Copy both files together, or build again: {record.command}",
+            remedy=f"Copy both files together, or build again: {build_again(path, record)}",
         )
     return record
 
@@ -73,7 +75,8 @@ def check_fit(path: Path, *, stripped: bool = False) -> Fit:
         stripped: It may lack its weights, because it is about to get them.
 
     Raises:
-        ArtifactError: The files are damaged, the engine has no weights, or the plugin library is another one.
+        ArtifactError: The files are damaged, the engine has no weights, or carries code and is not trusted, or the
+            plugin library is another one.
         EnvironmentMissing: Another system, another TensorRT, no plugin library, no GPU, or another one.
     """
     record = read_engine(path)
@@ -81,13 +84,14 @@ def check_fit(path: Path, *, stripped: bool = False) -> Fit:
         raise ArtifactError(
             "was built with --strip-weights and has none",
             path=path,
-            remedy=f"Give them to it: tmdeploy refit {path} {record.source_name}",
+            remedy=f"Give them to it: tmdeploy refit {shlex.quote(str(path))} {record.source}",
         )
     if record.platform != host_platform():
         raise EnvironmentMissing(
             f"{path}: was built for {record.platform}, this is {host_platform()}",
-            remedy=f"Build it here: {record.command}",
+            remedy=f"Build it here: {build_again(path, record)}",
         )
+    check_host_code(path, record)
     toolkit = open_toolkit(record.flavour.value, purpose=f"running {path}")
     check_version(path, record, toolkit)
     plugin = find_plugin(path, record)
@@ -108,34 +112,8 @@ def check_version(path: Path, record: EngineRecord, toolkit: Toolkit) -> None:
     wanted = ".".join(record.tensorrt_version.split(".")[:3])
     raise EnvironmentMissing(
         f"{path}: was built by {record.flavour.label} {record.tensorrt_version}, {toolkit.version} is installed",
-        remedy=f"Install {record.flavour.distribution}=={wanted}.*, or build again: {record.command}",
+        remedy=f"Install {record.flavour.distribution}=={wanted}.*, or build again: {build_again(path, record)}",
     )
-
-
-def find_plugin(path: Path, record: EngineRecord) -> Path | None:
-    """The plugin library an engine needs: where it was, or beside the engine.
-
-    Raises:
-        EnvironmentMissing: It is in neither place.
-        ArtifactError: It is another one.
-    """
-    if record.plugin is None or record.plugin.embedded:
-        return None
-    recorded = Path(record.plugin.path)
-    places = (recorded, path.parent / recorded.name)
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
-        raise EnvironmentMissing(
-            f"{path}: needs the plugin library '{recorded.name}', which is neither in {recorded.parent} nor beside it",
-            remedy="Copy it beside the engine, or build with --embed-plugin",
-        )
-    if sha256(found) != record.plugin.sha256:
-        raise ArtifactError(
-            f"is not the plugin library that {path.name} was built with",
-            path=found,
-            remedy=f"Bring that one, or build again: {record.command}",
-        )
-    return found
 
 
 def check_gpu(path: Path, record: EngineRecord, gpu: Gpu) -> None:
@@ -148,13 +126,13 @@ def check_gpu(path: Path, record: EngineRecord, gpu: Gpu) -> None:
     if record.flavour is Flavour.RTX:
         fits = gpu.sm in record.target_sm if record.target_sm else gpu.compute_capability >= _AMPERE
         wants = ", ".join(record.target_sm) or "sm_80 and later"
-        remedy = f"Build for it: tmdeploy build {record.source_name} -o {path} --target-sm {gpu.sm}"
+        remedy = f"Build for it: {build_again(path, record)} --target-sm {gpu.sm}"
     elif level == "ampere+":
         fits, wants = gpu.compute_capability >= _AMPERE, "sm_80 and later"
-        remedy = f"Build it here: {record.command}"
+        remedy = f"Build it here: {build_again(path, record)}"
     else:
         fits, wants = gpu.sm == record.sm, f"{record.sm} ({record.gpu})"
-        remedy = f"Build it here: {record.command}, or there with --hardware-compatible ampere+"
+        remedy = f"Build it here: {build_again(path, record)}, or there with --hardware-compatible ampere+"
     if not fits:
         raise EnvironmentMissing(f"{path}: was built for {wants}, this GPU is {gpu.sm} ({gpu.name})", remedy=remedy)
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from tmdeploy.engine.compatibility import Fit
 from tmdeploy.engine.flavour import Flavour, Log
+from tmdeploy.engine.sidecar import build_again
+from tmdeploy.engine.trust import check_host_code, has_host_code
 from tmdeploy.engine.validity import refusal
 from tmdeploy.errors import ArtifactError, EnvironmentMissing
 
@@ -25,18 +27,19 @@ def open_engine(path: Path, fit: Fit, log: Log, *, weight_budget: int | None = N
         Runtime and engine; the engine needs the runtime as long as it lives.
 
     Raises:
-        ArtifactError: The plugin library or the engine cannot be loaded after all.
+        ArtifactError: The plugin library or the engine cannot be loaded after all, or the engine is not trusted.
         EnvironmentMissing: TensorRT-RTX says that the engine does not fit this machine.
     """
     runtime = fit.toolkit.module.Runtime(log.logger)
     if fit.plugin is not None and runtime.get_plugin_registry().load_library(str(fit.plugin)) is None:
         raise ArtifactError(f"cannot be loaded ({log.reason()})", path=fit.plugin)
     record = fit.record
-    if record.options.version_compatible or (record.plugin is not None and record.plugin.embedded):
-        runtime.engine_host_code_allowed = True  # the engine brings a lean runtime or a library, which are code
+    check_host_code(path, record)
+    if has_host_code(record):
+        runtime.engine_host_code_allowed = True
     content = path.read_bytes()
     if fit.toolkit.flavour is Flavour.RTX:
-        refused = refusal(fit.toolkit.module, runtime, content, record.command)
+        refused = refusal(fit.toolkit.module, runtime, content, build_again(path, record))
         if refused is not None:
             raise EnvironmentMissing(f"{path}: {fit.toolkit.title} will not run it: {refused[0]}", remedy=refused[1])
     engine = runtime.deserialize_cuda_engine(content)
@@ -44,7 +47,7 @@ def open_engine(path: Path, fit: Fit, log: Log, *, weight_budget: int | None = N
         raise ArtifactError(
             f"{fit.toolkit.title} does not load it ({log.reason()})",
             path=path,
-            remedy=f"Build it again: {record.command}",
+            remedy=f"Build it again: {build_again(path, record)}",
         )
     if engine.streamable_weights_size > 0:  # to be said before there is a context
         automatic = engine.get_weight_streaming_automatic_budget()

@@ -20,7 +20,7 @@ from tmdeploy.engine.layers import LayerFile, read_layers_file, write_layers
 from tmdeploy.engine.opening import open_engine
 from tmdeploy.engine.progress import Tell
 from tmdeploy.engine.request import BuildRequest
-from tmdeploy.engine.sidecar import EngineRecord, RefitRecord, Vehicle, engine_files, write_sidecar
+from tmdeploy.engine.sidecar import EngineRecord, RefitRecord, Vehicle, build_again, engine_files, write_sidecar
 from tmdeploy.engine.source import load_source
 from tmdeploy.errors import ArtifactError, ExportError, UsageError
 from tmdeploy.files import atomic_path, check_outputs, sha256
@@ -161,7 +161,7 @@ def _check_graph(request: RefitRequest, record: EngineRecord, model: onnx.ModelP
     raise ArtifactError(
         f"gives another graph now than when {request.engine.name} was built, by tmdeploy {record.tool_version}",
         path=request.model,
-        remedy=f"Refit with that version of tmdeploy, or build again: {record.command}",
+        remedy=f"Refit with that version of tmdeploy, or build again: {build_again(request.engine, record)}",
     )
 
 
@@ -175,7 +175,7 @@ def _refitted(request: RefitRequest, fit: Fit, model: onnx.ModelProto) -> bytes:
         raise ExportError(
             f"{fit.toolkit.title} does not take its weights ({_reason(parser_refitter, log)})",
             path=request.model,
-            remedy=f"Build again: {fit.record.command}",
+            remedy=f"Build again: {build_again(request.engine, fit.record)}",
         )
     if not refitter.refit_cuda_engine():
         missing = list(refitter.get_missing_weights())
@@ -183,7 +183,7 @@ def _refitted(request: RefitRequest, fit: Fit, model: onnx.ModelProto) -> bytes:
         raise ExportError(
             f"{fit.toolkit.title} could not refit the engine ({lacks or log.reason()})",
             path=request.engine,
-            remedy=f"Build again: {fit.record.command}",
+            remedy=f"Build again: {build_again(request.engine, fit.record)}",
         )
     serialization = engine.create_serialization_config()
     kinds = module.SerializationFlag

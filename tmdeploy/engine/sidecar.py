@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from enum import Enum
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -134,9 +135,20 @@ class EngineRecord(_Frozen):
     model: ArtifactMetadata | None = Field(default=None, description="of the ONNX file; none for a foreign one")
 
     @property
+    def source(self) -> str:
+        """`source_name` for a command line: quoted, and never an option."""
+        name = PurePath(self.source_name).name or "MODEL.onnx"
+        return shlex.quote(f"./{name}" if name.startswith("-") else name)
+
+    @property
     def stripped(self) -> bool:
         """Whether it has no weights, so that it cannot run before it is refitted."""
         return self.options.strip_weights and self.refit is None
+
+
+def build_again(engine: Path, record: EngineRecord) -> str:
+    """A command for remedies; not the sidecar's own: who wrote it must not choose what the user is told to run."""
+    return f"tmdeploy build {record.source} -o {shlex.quote(str(engine))}"
 
 
 def step_blocks(record: EngineRecord) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -10,11 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tmdeploy.child import last_words, run_python
-from tmdeploy.errors import EnvironmentMissing, TmdeployError
+from tmdeploy.errors import ArtifactError, EnvironmentMissing, TmdeployError
 from tmdeploy.files import atomic_path
 from tmdeploy.native.cuda import cuda_options
 from tmdeploy.native.headers import find_ort_headers, missing_headers
 from tmdeploy.native.library import ORT_LIBRARY, cache_folder
+from tmdeploy.native.trust import checksum_path, make_private_folder, write_checksum
 
 
 class BuildError(TmdeployError):
@@ -98,7 +100,7 @@ def build_library(
         BuildError: It does not compile or does not load.
         ArtifactError: The folder is not writable.
     """
-    library.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(library.parent)
     with tempfile.TemporaryDirectory(prefix="tmdeploy-build-") as scratch:
         build(Path(scratch), target, options, progress=progress)
         made = Path(scratch) / part / library.name
@@ -106,8 +108,7 @@ def build_library(
         why = problem(made)
         if why is not None:
             raise BuildError(f"the library was built, but does not load ({why})")
-        with atomic_path(library) as temporary:
-            shutil.copyfile(made, temporary)
+        _install(made, library)
     return library
 
 
@@ -144,6 +145,26 @@ def load_problem(library: Path) -> str | None:
     script = "import sys, onnxruntime; onnxruntime.SessionOptions().register_custom_ops_library(sys.argv[1])"
     done = run_python(script, str(library), timeout=120)
     return None if done.returncode == 0 else last_words(done)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        make_private_folder(folder)
+    except OSError as error:
+        raise ArtifactError(
+            f"cannot be created ({error.strerror or error})", path=folder, remedy="Choose another place with -o"
+        ) from error
+
+
+def _install(made: Path, library: Path) -> None:
+    """The library and its checksum; new files, so that owner and mode are those that loading asks for."""
+    for path in (checksum_path(library), library):
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+    with atomic_path(library) as temporary:
+        shutil.copyfile(made, temporary)
+        temporary.chmod(0o644)
+    write_checksum(library)
 
 
 def _run(command: list[str]) -> None:

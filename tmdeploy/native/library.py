@@ -6,15 +6,18 @@ import mmap
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tmdeploy
+from tmdeploy.cache import user_cache
 from tmdeploy.errors import EnvironmentMissing
+from tmdeploy.native.trust import checked_library
 
 ORT_LIBRARY = "libtmdeploy_ort.dylib" if sys.platform == "darwin" else "libtmdeploy_ort.so"
 LIBRARY_VARIABLE = "TMDEPLOY_ORT_LIBRARY"
 REFUSAL_VARIABLE = "TMDEPLOY_NATIVE"
+BUILD_COMMAND = "tmdeploy plugins build"
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class NativeLibrary:
 
     @property
     def exists(self) -> bool:
-        """Whether there is a file."""
-        return self.path.is_file()
+        """Whether there is anything, be it a broken link: what is there is used or refused, not passed over."""
+        return os.path.lexists(self.path)
 
 
 def ort_libraries() -> tuple[NativeLibrary, ...]:
@@ -52,9 +55,9 @@ def ort_library() -> NativeLibrary | None:
     """The library to register; None where there is none, or where native code is refused.
 
     Raises:
-        EnvironmentMissing: The environment names a file that is not there.
+        EnvironmentMissing: The environment names a file that is not there, or the file is refused (`native/trust.py`).
     """
-    return first_library(ort_libraries(), variable=LIBRARY_VARIABLE, command="tmdeploy plugins build")
+    return first_library(ort_libraries(), variable=LIBRARY_VARIABLE, command=BUILD_COMMAND)
 
 
 def has_cuda_kernels(library: Path) -> bool:
@@ -73,20 +76,28 @@ def first_library(places: Sequence[NativeLibrary], *, variable: str, command: st
         variable: Of the environment, by which the user names one.
         command: Builds it.
 
+    Returns:
+        With its path resolved: the very file that was checked.
+
     Raises:
-        EnvironmentMissing: The environment names a file that is not there.
+        EnvironmentMissing: The environment names a file that is not there, or the first one is refused.
     """
-    if os.environ.get(REFUSAL_VARIABLE) == "0":
+    if not native_wanted():
         return None
     for place in places:
         if place.exists:
-            return place
+            return replace(place, path=checked_library(place.path, build=command))
         if place.asked_for:
             raise EnvironmentMissing(
                 f"{variable} names {place.path}, which is no file",
                 remedy=f"Unset it, or build the library with: {command}",
             )
     return None
+
+
+def native_wanted() -> bool:
+    """Whether native code may run where there is some."""
+    return os.environ.get(REFUSAL_VARIABLE) != "0"
 
 
 def refuse_native() -> None:
@@ -96,5 +107,4 @@ def refuse_native() -> None:
 
 def cache_folder() -> Path:
     """The user's folder for what is built here. One a version: a library of another one may not fit."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "tmdeploy" / tmdeploy.__version__
+    return user_cache() / tmdeploy.__version__

@@ -38,7 +38,7 @@ def openvino_library() -> NativeLibrary | None:
     """The extension to load; None where there is none, or where native code is refused.
 
     Raises:
-        EnvironmentMissing: The environment names a file that is not there.
+        EnvironmentMissing: The environment names a file that is not there, or the file is refused (`native/trust.py`).
     """
     return first_library(openvino_libraries(), variable=OPENVINO_VARIABLE, command=BUILD_COMMAND)
 

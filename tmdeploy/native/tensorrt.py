@@ -1,10 +1,12 @@
 """The plugin library for TensorRT: where it is, building it.
 
-`tmdeploy build --plugin` takes it; nothing looks for it by itself. It links nothing of TensorRT.
+`tmdeploy build --plugin` takes it; engines that were built with it look for it by its checksum. It links nothing of
+TensorRT.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,12 +17,15 @@ from tmdeploy.native.library import NativeLibrary, cache_folder
 from tmdeploy.native.tensorrt_headers import find_tensorrt_headers, missing_headers
 
 TENSORRT_LIBRARY = "libtmdeploy_tensorrt.so"
+TENSORRT_VARIABLE = "TMDEPLOY_TENSORRT_LIBRARY"
 BUILD_COMMAND = "tmdeploy plugins build --tensorrt"
 
 
 def tensorrt_libraries() -> tuple[NativeLibrary, ...]:
-    """The place where `build_tensorrt` puts it."""
-    return (NativeLibrary(cache_folder() / TENSORRT_LIBRARY, f"built by {BUILD_COMMAND}"),)
+    """The places where an engine's plugin library is looked for: named by the user, where `build_tensorrt` puts it."""
+    named = os.environ.get(TENSORRT_VARIABLE)
+    places = [NativeLibrary(Path(named), f"environment variable {TENSORRT_VARIABLE}", asked_for=True)] if named else []
+    return (*places, NativeLibrary(cache_folder() / TENSORRT_LIBRARY, f"built by {BUILD_COMMAND}"))
 
 
 def build_tensorrt(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,7 @@ def engine_table(path: Path, record: EngineRecord, *, title: str) -> Table:
         table.add_row("options", ", ".join(f"{name.replace('_', '-')} {value}" for name, value in options.items()))
     table.add_row("build", f"{record.build_seconds:.1f} s from {record.source_name}")
     if record.stripped:
-        table.add_row("weights", f"none: tmdeploy refit {path} {record.source_name} puts them in")
+        table.add_row("weights", f"none: tmdeploy refit {shlex.quote(str(path))} {record.source} puts them in")
     elif record.refit is not None:
         table.add_row("weights", f"of {record.refit.source_name}, sha256 {record.refit.source_sha256[:16]}…, refitted")
     for note in record.notes:
