@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from json import loads as read_json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .bench import bench
-from .console import Output
+from .console import JsonOption, Output
 from .export import export
 from .infer import infer
 from .validate import validate
@@ -20,9 +22,12 @@ def demo(
     examples: Annotated[
         Path | None, typer.Option(help="Folder with digits_tome.pt and digits/; default: the repository's examples/.")
     ] = None,
+    json: JsonOption = None,
 ) -> None:
     """Export, validate, bench and infer with a small trained checkpoint (digits, ToMe r=8). Trains nothing."""
+    from tmdeploy.ending import temporary_folder
     from tmdeploy.errors import DataError
+    from tmdeploy.files import make_folder
     from tmdeploy.report.text import styled
 
     folder = examples or Path(__file__).resolve().parent.parent / "examples"
@@ -33,22 +38,32 @@ def demo(
             path=folder,
             remedy="Name the repository's examples/ with --examples",
         )
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     model = output / "digits_tome.onnx"
-    steps: tuple[tuple[str, Callable[[], None]], ...] = (
-        (f"tmdeploy export {checkpoint.name} -o {model}", lambda: export(checkpoint, model, verify_data=[images])),
+    out = Output(json, reads=[checkpoint, images], writes={"the exported file": model})
+    steps: tuple[tuple[str, Callable[[str], None]], ...] = (
+        (
+            f"tmdeploy export {checkpoint.name} -o {model}",
+            lambda result: export(checkpoint, model, verify_data=[images], json=result),
+        ),
         (
             f"tmdeploy validate {checkpoint.name} {model} --data {images.name}",
-            lambda: validate(checkpoint, model, data=[str(images)]),
+            lambda result: validate(checkpoint, model, data=[str(images)], json=result),
         ),
-        (f"tmdeploy bench {model} --duration 1s --free-merge", lambda: bench([model], duration="1s", free_merge=True)),
+        (
+            f"tmdeploy bench {model} --duration 1s --free-merge",
+            lambda result: bench([model], duration="1s", free_merge=True, json=result),
+        ),
         (
             f"tmdeploy infer {model} {images.name}/?_0.png --top-k 1",
-            lambda: infer(model, [f"{images}/?_0.png"], top_k=1),
+            lambda result: infer(model, [f"{images}/?_0.png"], top_k=1, json=result),
         ),
     )
-    console = Output(None).console
-    for command, run in steps:
-        console.rule(styled((command, "bold")), align="left")
-        run()
-        console.print()
+    documents = []
+    with temporary_folder("tmdeploy-demo-") as results, contextlib.redirect_stdout(out.console.file):
+        for command, run in steps:
+            out.console.rule(styled((command, "bold")), align="left")
+            run(str(results / "result.json"))
+            documents.append({"command": command, "result": read_json((results / "result.json").read_text("utf-8"))})
+            out.console.print()
+    out.emit({"schema": "tmdeploy.demo/1", "steps": documents})

@@ -35,14 +35,15 @@ def infer(
     [dim]tmdeploy infer deit_s.onnx photos/ --top-k 3[/dim]
     """
     from tmdeploy.backends import backend_for, open_runner
+    from tmdeploy.errors import CheckFailed
     from tmdeploy.files import write_text
     from tmdeploy.images import find_images
     from tmdeploy.inference import classify
     from tmdeploy.labels import read_class_names
     from tmdeploy.report.predictions import predictions_csv, predictions_document, predictions_table
 
-    reads: list[str | Path] = [model, *image, *([class_names] if class_names is not None else [])]
-    out = Output(json, reads=reads, writes={"--csv": csv})
+    paths = find_images(image)
+    out = Output(json, reads=[model, *paths, *filter(None, [class_names])], writes={"--csv": csv})
     names = read_class_names(class_names) if class_names is not None else None
     asked = one_of(asked_for(r, keep, schedule))
     options: dict[str, Any] = {}
@@ -54,11 +55,12 @@ def infer(
         amounts = amounts_of(asked, reducer(runner))
         predictions = classify(
             runner,
-            find_images(image),
+            paths,
             top_k=top_k,
             batch=batch,
             schedule=amounts,
             class_names=runner.class_names if names is None else names,
+            names_from=class_names,
             progress=tell,
         )
     out.console.print(predictions_table(predictions))
@@ -66,3 +68,10 @@ def infer(
     if csv is not None:
         write_text(csv, predictions_csv(predictions), option="--csv")
     out.emit(predictions_document(predictions, {"path": str(model), **runner.describe()}))
+    failed = predictions.unclassified
+    if failed:
+        raise CheckFailed(
+            f"{len(failed)} of {len(predictions.images)} images have no class: {failed[0].problem}",
+            path=failed[0].path,
+            remedy=f"Check the model's weights and its precision: tmdeploy validate REFERENCE {model}",
+        )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from .backend_option import BackendOption
-from .console import Output, TrustOption, progress, warn_skipped
+from .console import JsonOption, Output, TrustOption, progress, warn_skipped
 from .native_option import NativeOption
 from .schedule_option import KeepOption, ROption, ScheduleOption, amounts_of, asked_for, one_of, reducer
 
@@ -33,56 +33,86 @@ def visualize(
     backend: BackendOption = None,
     native: NativeOption = True,
     trust_checkpoint: TrustOption = False,
+    json: JsonOption = None,
 ) -> None:
     """Draw the merged groups of patches over each image, from the plans of the exported model.
 
     [dim]tmdeploy visualize deit_s.onnx photo.jpg -o groups.png[/dim]
     """
     from tmdeploy.backends import backend_for, open_runner
-    from tmdeploy.errors import UsageError
-    from tmdeploy.files import atomic_path
+    from tmdeploy.errors import CheckFailed, UsageError
+    from tmdeploy.files import atomic_path, make_folder
     from tmdeploy.images import ImageReader, find_images, nothing_readable
+    from tmdeploy.visualize import drawing_names
 
-    paths = find_images(image)
+    paths = list(dict.fromkeys(find_images(image)))
     single = output.suffix.lower() == ".png"
     if single and len(paths) > 1:
         raise UsageError(f"{len(paths)} images do not fit in {output}", remedy="Name a folder with -o")
+    if not single:
+        make_folder(output)
+    targets = dict(zip(paths, [output] if single else [output / name for name in drawing_names(paths)], strict=True))
+    drawings = {"-o": output} if single else {f"the drawing of {path}": target for path, target in targets.items()}
+    out = Output(json, reads=[model, *paths], writes=drawings)
     asked = one_of(asked_for(r, keep, schedule))
     options: dict[str, Any] = {}
     if backend_for(model, backend).name == "pytorch":
         options["trust_checkpoint"] = trust_checkpoint
-    written = []
+    written: list[dict[str, object]] = []
     with progress() as tell:
         tell("loading the model")
         runner = open_runner(model, backend=backend, **options)
         amounts = amounts_of(asked, reducer(runner))
-        if not single:
-            output.mkdir(parents=True, exist_ok=True)
         reader = ImageReader(paths, runner.preprocessing, in_graph=runner.pixels_in)
         for batch in reader.batches(1):
-            tell(f"drawing {batch.paths[0].name}")
-            sheet = _sheet(runner, batch.paths[0], batch.images, amounts, block)
-            target = output if single else output / f"{batch.paths[0].stem}.png"
-            with atomic_path(target) as temporary:
-                sheet.save(temporary)
-            written.append(target)
+            path = batch.paths[0]
+            tell(f"drawing {path.name}")
+            drawn = _sheet(runner, path, batch.images, amounts, block)
+            with atomic_path(targets[path]) as temporary:
+                drawn.sheet.save(temporary)
+            entry = {"image": str(path), "drawing": str(targets[path]), "finite": drawn.finite, "blocks": drawn.blocks}
+            written.append(entry)
     warn_skipped(reader.skipped, read=len(written))
     if not written:
         raise nothing_readable(reader.skipped)
-    console = Output(None).console
-    for target in written:
-        console.print(f"wrote {target}")
+    for entry in written:
+        out.console.print(f"wrote {entry['drawing']}")
+    out.emit(
+        {
+            "schema": "tmdeploy.visualize/1",
+            "model": {"path": str(model), **runner.describe()},
+            "drawings": written,
+            "skipped": [{"path": str(path), "reason": reason} for path, reason in reader.skipped],
+        }
+    )
+    wrong = [entry["image"] for entry in written if not entry["finite"]]
+    if wrong:
+        raise CheckFailed(
+            f"{len(wrong)} of {len(written)} images have logits that are NaN or infinite, so their plans mean nothing",
+            path=str(wrong[0]),
+            remedy=f"Check the model's weights and its precision: tmdeploy validate REFERENCE {model}",
+        )
+
+
+class _Drawing(NamedTuple):
+    """A picture, what its captions say, and whether the model's logits are numbers."""
+
+    sheet: Image
+    blocks: list[dict[str, int]]
+    finite: bool
 
 
 def _sheet(
     runner: Runner, path: Path, images: object, amounts: tuple[int, ...] | None, blocks: list[int] | None
-) -> Image:
+) -> _Drawing:
     import numpy as np
     from PIL import Image as Pillow
 
     from tmdeploy.errors import UsageError
+    from tmdeploy.images import opened_image
     from tmdeploy.models.arch import VitConfig
     from tmdeploy.preprocessing import resize_and_crop
+    from tmdeploy.report.text import one_line
     from tmdeploy.visualize import compose, draw_groups, fused_slots, side_by_side
 
     trace = runner.trace(np.asarray(images), amounts)
@@ -98,11 +128,12 @@ def _sheet(
             raise UsageError(
                 f"--block {wanted}: no reduction step there", remedy=f"Choose from: {', '.join(map(str, known))}"
             )
-    with Pillow.open(path) as opened:
+    with opened_image(path, runner.preprocessing) as opened:
         picture = resize_and_crop(opened, runner.preprocessing)
     zoom = max(1, round(448 / max(picture.size)))
     large = picture.resize((picture.width * zoom, picture.height * zoom), Pillow.Resampling.NEAREST)
-    panels = [(f"{path.name}: {config.tokens - config.num_prefix} patches", large)]
+    panels = [(f"{one_line(path.name)}: {config.tokens - config.num_prefix} patches", large)]
+    counts = []
     for wanted in blocks or [known[-1]]:
         steps = trace.steps[: known.index(wanted) + 1]
         groups = compose(steps, tokens=config.tokens, num_prefix=config.num_prefix)[0]
@@ -110,5 +141,6 @@ def _sheet(
         left = steps[-1].index.shape[1] - config.num_prefix
         dropped = int((groups == -1).sum())
         caption = f"after block {wanted}: {left} tokens" + (f", {dropped} patches dropped" if dropped else "")
+        counts.append({"block": wanted, "tokens": left, "dropped": dropped})
         panels.append((caption, draw_groups(picture, groups, config.grid, fused=fused, zoom=zoom)))
-    return side_by_side(panels)
+    return _Drawing(side_by_side(panels), counts, bool(np.isfinite(trace.logits).all()))

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tmdeploy.errors import DataError
-from tmdeploy.labels import labels_of, name_of, read_class_names
+from tmdeploy.labels import folders_in_order, labels_of, name_of, read_class_names
 
 
 def _labels(*paths: str, **options: object) -> list[int | None]:
@@ -33,6 +33,19 @@ def test_imagenets_layout_is_the_sorted_order_of_the_folders():
     assert _labels(*paths, num_classes=3) == [1, 0, 2, 0]
     assert _labels(*paths, num_classes=4) == [None, None, None, None]  # a class is missing: nothing is certain
     assert _labels(*paths, num_classes=1000)[3] == 5
+
+
+def test_folders_of_something_else_are_not_the_classes():
+    months = ["photos/march/a.jpg", "photos/may/b.jpg"]
+    assert _labels(*months, num_classes=2) == [0, 1]  # nothing says otherwise; the report names the rule
+    assert _labels(*months, class_names=["cat", "dog"], num_classes=2) == [None, None]
+    synsets = ["val/n02123045/a.jpg", "val/n02099601/b.jpg"]
+    assert _labels(*synsets, class_names=["golden retriever", "tabby"], num_classes=2) == [1, 0]
+    assert folders_in_order([Path("photos/a.jpg")], num_classes=1) == {}
+
+
+def test_a_name_beyond_the_classes_is_no_class():
+    assert _labels("set/owl/a.jpg", class_names=["cat", "dog", "owl"], num_classes=2) == [None]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from PIL import Image
 
 from tests.validate.traces import batch, match_step, metric_of, score_of, select_step
 from tmdeploy.backends.base import StepTrace
-from tmdeploy.visualize import DROPPED, compose, draw_groups, fused_slots, side_by_side
+from tmdeploy.visualize import DROPPED, compose, draw_groups, drawing_names, fused_slots, side_by_side
 
 
 def _chain(seed: int, tokens: int, removed: list[int]) -> list[StepTrace]:
@@ -102,3 +103,14 @@ def test_other_plans_are_drawn_otherwise():
     ]
     with pytest.raises(AssertionError):
         np.testing.assert_array_equal(*drawn)
+
+
+def test_every_drawing_has_a_name_of_its_own():
+    paths = [
+        Path(name) for name in ("a/cat.jpg", "b/cat.jpg", "dog.jpg", "dog.png", "Owl.jpg", "c/owl.png", "a-cat.jpg")
+    ]
+    names = drawing_names(paths)
+    assert names == (
+        "a-cat.jpg.png", "b-cat.png", "dog.jpg.png", "dog.png.png", "Owl.jpg.png", "owl.png.png", "a-cat.jpg-2.png",
+    )  # fmt: skip
+    assert drawing_names([Path("/x/cat.jpg"), Path("dog.jpg")]) == ("cat.png", "dog.png")

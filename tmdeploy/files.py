@@ -26,32 +26,31 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[str | Pat
     """Fail early, before minutes of work, when what a command is to write cannot be written or would destroy something.
 
     Args:
-        outputs: By the option that names each, such as `--json`; a label that does not begin with a dash is only for
-            telling files apart (`sidecar`). None is not written. A device or pipe is fine here; whether one is fine
-            for this output, `atomic_path` and `write_text` say.
+        outputs: By the option that names each, such as `--json`, or what it is (`the sidecar`) where it goes with what
+            `-o` names. None is not written. A device or pipe is fine here; whether one is fine for this output,
+            `atomic_path` and `write_text` say.
         inputs: What the command reads; those that do not exist are left to whoever reads them.
 
     Raises:
         UsageError: An output is an input, or another output, under whatever name or link.
         ArtifactError: The folder is missing or not writable, or an output is a folder or write-protected.
     """
-    read = [Path(path) for path in inputs]
-    seen: list[tuple[str, Path]] = []
+    read = {_identity(Path(path)): path for path in inputs}
+    seen: dict[tuple[object, object], tuple[str, Path]] = {}
     for label, target in outputs.items():
         if target is None:
             continue
-        named = f"{label} {target}" if label.startswith("-") else str(target)
-        check_writable(target, option=label if label.startswith("-") else "-o")
+        option, named = (label, f"{label} {target}") if label.startswith("-") else ("-o", str(target))
+        check_writable(target, option=option)
         if _is_stream(target):
             continue
-        for path in read:
-            if _same(target, path):
-                which = "an input" if target == path else f"the input {path}"
-                raise UsageError(f"{named} is {which}, and would be overwritten", remedy="Name another file")
-        for other, path in seen:
-            if _same(target, path):
-                raise UsageError(f"{other} and {label} name the same file, {target}", remedy="Name two files")
-        seen.append((label, target))
+        identity = _identity(target)
+        if identity in read:
+            which = "an input" if target == Path(read[identity]) else f"the input {read[identity]}"
+            raise UsageError(f"{named} is {which}, and would be overwritten", remedy=f"Name another with {option}")
+        if identity in seen and _same(target, seen[identity][1]):
+            raise UsageError(f"{seen[identity][0]} and {label} name the same file, {target}", remedy="Name two files")
+        seen[identity] = (label, target)
 
 
 def check_writable(target: Path, *, option: str = "-o") -> None:
@@ -164,10 +163,11 @@ def _existing(target: Path, option: str) -> os.stat_result | None:
         ArtifactError: A folder, a socket or a disk is, or it cannot be looked at.
     """
     try:
+        os.stat(target.parent)
         found = os.stat(target)
-    except FileNotFoundError:
-        return None
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and target.parent.exists():
+            return None
         raise _cannot_write(target, error, option) from error
     if stat.S_ISDIR(found.st_mode):
         raise ArtifactError("is a folder, not a file", path=target, remedy=f"Name a file with {option}")
@@ -190,14 +190,19 @@ def _real(target: Path) -> Path:
     return Path(os.path.realpath(target))
 
 
+def _identity(path: Path) -> tuple[object, object]:
+    """The same for two paths that are one file, by whatever link; of a file to be made, that may be one."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        real = _real(path)
+        return real.parent, real.name.casefold()
+    return found.st_dev, found.st_ino
+
+
 def _same(one: Path, other: Path) -> bool:
-    """Whether two paths are one file: by inode where both exist, else by name as the file system compares names."""
-    with contextlib.suppress(OSError):
-        return os.path.samefile(one, other)
-    one, other = _real(one), _real(other)
-    if one.parent == other.parent and one.name.casefold() == other.name.casefold():
-        return one.name == other.name or _ignores_case(one.parent)
-    return one == other
+    """Whether two paths of one identity are one file: names that differ in case are, where the file system says so."""
+    return one.exists() or _real(one) == _real(other) or _ignores_case(_real(one).parent)
 
 
 def _ignores_case(folder: Path) -> bool:

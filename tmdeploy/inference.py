@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tmdeploy.backends.base import Runner
+from tmdeploy.errors import ArtifactError
 from tmdeploy.images import ImageReader, nothing_readable
-from tmdeploy.labels import name_of
+from tmdeploy.labels import check_class_names, classes_of, name_of
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,11 @@ class Guess:
 
 @dataclass(frozen=True)
 class Prediction:
-    """An image and its most probable classes, best first."""
+    """An image and its most probable classes, best first; none where `problem` says why there can be none."""
 
     path: Path
     guesses: tuple[Guess, ...]
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,11 @@ class Predictions:
 
     images: tuple[Prediction, ...]
     skipped: tuple[tuple[Path, str], ...]
+
+    @property
+    def unclassified(self) -> tuple[Prediction, ...]:
+        """Images that were read and have no classes."""
+        return tuple(image for image in self.images if image.problem)
 
 
 def classify(
@@ -47,6 +55,7 @@ def classify(
     batch: int = 8,
     schedule: Sequence[int] | None = None,
     class_names: Sequence[str] = (),
+    names_from: Path | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Predictions:
     """Classify images in batches.
@@ -57,27 +66,50 @@ def classify(
         top_k: Classes an image, clipped to the model's.
         batch: Images at a time.
         schedule: Instead of the model's own.
-        class_names: One a class.
+        class_names: One a class, or none: classes go by their index.
+        names_from: The file that they are from, for the message; None: the model itself.
         progress: Called with a short description.
 
     Raises:
-        DataError: None of the images could be read.
+        DataError: None of the images could be read, or there are more or fewer names than classes.
+        ArtifactError: The model has no classifier, or what it gives is no row of logits an image.
     """
+    if classes_of(runner) == 0:
+        raise ArtifactError(
+            "has no classifier: it gives features, and the largest of them is no class",
+            path=runner.path,
+            remedy="Export a checkpoint with its head, or get the features in Python: open_runner(path).infer(images)",
+        )
     reader = ImageReader(paths, runner.preprocessing, in_graph=runner.pixels_in)
     fixed_batch = runner.metadata is not None and not runner.metadata.dynamic_batch
     predictions: list[Prediction] = []
     for read in reader.batches(1 if fixed_batch else batch):
-        logits = runner.infer(read.images, schedule).astype(np.float64)
-        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-        shares = shifted / shifted.sum(axis=1, keepdims=True)
-        order = np.argsort(-logits, axis=1, kind="stable")[:, : min(top_k, logits.shape[1])]
-        for row, path in enumerate(read.paths):
-            guesses = tuple(
-                Guess(rank + 1, int(index), name_of(int(index), class_names), float(shares[row, index]))
-                for rank, index in enumerate(order[row])
+        logits = np.asarray(runner.infer(read.images, schedule), dtype=np.float64)
+        if logits.ndim != 2 or len(logits) != len(read.paths) or not logits.size:
+            raise ArtifactError(
+                f"gives {list(logits.shape)} for {len(read.paths)} images, not a row of logits each",
+                path=runner.path,
+                remedy="Give a classifier with one output [batch, classes]",
             )
-            predictions.append(Prediction(path, guesses))
+        check_class_names(class_names, logits.shape[1], path=names_from or runner.path)
+        rows = zip(read.paths, logits, strict=True)
+        predictions += [_prediction(path, row, top_k, class_names) for path, row in rows]
         progress(f"classified {len(predictions)} of {len(paths)} images")
     if not predictions:
         raise nothing_readable(reader.skipped)
     return Predictions(tuple(predictions), tuple(reader.skipped))
+
+
+def _prediction(path: Path, logits: NDArray[np.float64], top_k: int, class_names: Sequence[str]) -> Prediction:
+    if np.isnan(logits).any() or not np.isfinite(logits.max()):
+        return Prediction(path, (), "its logits are NaN or infinite")
+    shares = np.exp(logits - logits.max())
+    shares /= shares.sum()
+    order = np.argsort(-logits, kind="stable")[:top_k]
+    return Prediction(
+        path,
+        tuple(
+            Guess(rank + 1, int(index), name_of(int(index), class_names), float(shares[index]))
+            for rank, index in enumerate(order)
+        ),
+    )

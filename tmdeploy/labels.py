@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tmdeploy.errors import DataError
+
+if TYPE_CHECKING:
+    from tmdeploy.backends.base import Runner
+
+_NO_CLASS = {"background", "bg", "none", "dummy", "class", "classes", "name", "label", "labels"}
+_WORDNET = re.compile(r"n\d{8}")
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
@@ -31,6 +39,34 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     return names
 
 
+def check_class_names(names: Sequence[str], classes: int, *, path: Path) -> None:
+    """Refuse names that are not one a class: one too many at the front shifts every label.
+
+    Args:
+        names: From a file or a model's metadata; none at all are fine.
+        classes: The model's.
+        path: Where the names are from.
+
+    Raises:
+        DataError: Another number of names than of classes.
+    """
+    if not names or len(names) == classes:
+        return
+    remedy = "Give one name a class, in order, with --class-names"
+    if names[0].lower().strip("_ ") in _NO_CLASS and len(names) == classes + 1:
+        remedy = f"Leave out its first, '{names[0]}', which is no class of this model"
+    raise DataError(f"has {len(names)} class names, and the model has {classes} classes", path=path, remedy=remedy)
+
+
+def classes_of(runner: Runner) -> int | None:
+    """How many classes a model says it has: 0 without a classifier; None where a foreign file says nothing."""
+    if runner.metadata is not None:
+        classes = runner.metadata.architecture.get("num_classes")
+    else:
+        classes = getattr(getattr(runner, "config", None), "num_classes", None)  # a checkpoint
+    return classes if isinstance(classes, int) else None
+
+
 def name_of(index: int, names: Sequence[str]) -> str:
     """The name of a class, or its index as text."""
     return (names[index] if index < len(names) else "") or str(index)
@@ -41,9 +77,9 @@ def labels_of(
 ) -> tuple[int | None, ...]:
     """The class of every image, as far as its name or its folder's tells.
 
-    Taken from the first of these that says something: a folder named by a class; as many folders side by side as there
-    are classes, in sorted order (the ImageNet layout); a file name that begins with an index
-    (`207_n02099601_golden_retriever.jpg`, `7_0.png`); a folder named by an index.
+    Taken from the first of these that says something: a folder named by a class; the order of the folders
+    (`folders_in_order`); a file name that begins with an index (`207_n02099601_golden_retriever.jpg`, `7_0.png`); a
+    folder named by an index.
 
     Args:
         paths: All images: the folders are counted.
@@ -53,12 +89,9 @@ def labels_of(
     Returns:
         One an image; None where nothing tells.
     """
-    by_name = {name: index for index, name in enumerate(class_names) if list(class_names).count(name) == 1}
-    folders = sorted({path.parent for path in paths})
-    in_order: dict[Path, int] = {}
-    numbered = all(folder.name.isdigit() for folder in folders)
-    if len(folders) == num_classes and len({folder.parent for folder in folders}) == 1 and not numbered:
-        in_order = {folder: index for index, folder in enumerate(folders)}
+    counts = Counter(class_names)
+    by_name = {name: index for index, name in enumerate(class_names[:num_classes]) if counts[name] == 1}
+    in_order = folders_in_order(paths, class_names=class_names, num_classes=num_classes)
 
     def label(path: Path) -> int | None:
         if path.parent.name in by_name:
@@ -73,6 +106,23 @@ def labels_of(
         return index if num_classes is None or index < num_classes else None
 
     return tuple(map(label, paths))
+
+
+def folders_in_order(
+    paths: Sequence[Path], *, class_names: Sequence[str] = (), num_classes: int | None = None
+) -> dict[Path, int]:
+    """The class of every folder by its place among the others (the ImageNet layout); none where it is no such layout.
+
+    It is one if as many folders as there are classes lie side by side, and are not named by numbers. Where the classes
+    have names, the folders must be WordNet's (`n02099601`): 10 folders of something else are not the 10 classes.
+    """
+    folders = sorted({path.parent for path in paths})
+    numbered = all(folder.name.isdigit() for folder in folders)
+    if len(folders) != num_classes or num_classes < 2 or len({folder.parent for folder in folders}) > 1 or numbered:
+        return {}
+    if class_names and not all(_WORDNET.fullmatch(folder.name) for folder in folders):
+        return {}
+    return {folder: index for index, folder in enumerate(folders)}
 
 
 def _from_json(text: str, path: Path) -> tuple[str, ...]:

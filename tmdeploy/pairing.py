@@ -12,7 +12,7 @@ from tmdeploy.backends.base import Runner, backend_for, open_runner
 from tmdeploy.backends.options import CheckpointOptions
 from tmdeploy.errors import UsageError
 from tmdeploy.images import ImageReader, find_images, random_images
-from tmdeploy.labels import labels_of
+from tmdeploy.labels import classes_of, folders_in_order, labels_of
 from tmdeploy.metadata import Preprocessing
 from tmdeploy.validate.comparability import recipe_of
 from tmdeploy.validate.samples import ImageFiles, Samples, Source, counted
@@ -103,8 +103,8 @@ def sample_source(
     if not data:
         return _random_samples(random, spec, in_graph=in_graph)
     reader = ImageReader(find_images(data)[:limit], spec, in_graph=in_graph)
-    labels = image_labels(reader.paths, candidate if candidate.class_names else reference)
-    return ImageFiles(reader, ", ".join(map(str, data)), dict(zip(reader.paths, labels, strict=True)))
+    labels, said = image_labels(reader.paths, candidate if candidate.class_names else reference)
+    return ImageFiles(reader, ", ".join(map(str, data)) + said, labels)
 
 
 def load_samples(runner: Runner, data: Sequence[str | Path], *, random: int, limit: int | None = None) -> Samples:
@@ -124,11 +124,11 @@ def load_samples(runner: Runner, data: Sequence[str | Path], *, random: int, lim
         return _random_samples(random, spec, in_graph=in_graph)
     reader = ImageReader(find_images(data)[:limit], spec, in_graph=in_graph)
     batch = reader.all()
-    labels = dict(zip(reader.paths, image_labels(reader.paths, runner), strict=True))
+    labels, said = image_labels(reader.paths, runner)
     return Samples(
         batch.images,
         tuple(path.name for path in batch.paths),
-        f"{counted(len(batch.paths), 'image')} from {', '.join(map(str, data))}",
+        f"{counted(len(batch.paths), 'image')} from {', '.join(map(str, data))}{said}",
         labels=np.array([labels[path] for path in batch.paths], dtype=np.int64),
         skipped=tuple((str(path), reason) for path, reason in reader.skipped),
     )
@@ -139,13 +139,17 @@ def _random_samples(count: int, spec: Preprocessing, *, in_graph: bool) -> Sampl
     return Samples(random_images(count, spec, in_graph=in_graph), names, counted(count, "seeded random image"))
 
 
-def image_labels(paths: Sequence[Path], runner: Runner) -> list[int]:
-    """Class of every image by the model's own names and number of classes, -1 where nothing tells."""
-    metadata = runner.metadata
-    classes = metadata.architecture.get("num_classes") if metadata is not None else None
-    if metadata is None:
-        classes = getattr(getattr(runner, "config", None), "num_classes", None)  # a checkpoint
-    known = labels_of(
-        paths, class_names=runner.class_names, num_classes=classes if isinstance(classes, int) and classes else None
-    )
-    return [-1 if label is None else label for label in known]
+def image_labels(paths: Sequence[Path], runner: Runner) -> tuple[dict[Path, int], str]:
+    """Class of every image by the model's own names and number of classes, -1 where nothing tells.
+
+    Returns:
+        By path, and what a report should say about them, to be put behind where the images are from.
+    """
+    classes = classes_of(runner)
+    if classes == 0:  # features: the place of the largest is no class
+        return dict.fromkeys(paths, -1), ""
+    names = runner.class_names if classes is None or len(runner.class_names) == classes else ()
+    known = labels_of(paths, class_names=names, num_classes=classes)
+    ordered = folders_in_order(paths, class_names=names, num_classes=classes)
+    said = f" (classes: its {len(ordered)} folders in sorted order)" if ordered else ""
+    return {path: -1 if label is None else label for path, label in zip(paths, known, strict=True)}, said

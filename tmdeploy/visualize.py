@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tmdeploy.backends.base import StepTrace
+from tmdeploy.images import told_apart
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -100,6 +104,22 @@ def draw_groups(
     edge[:, 1:] |= large[:, 1:] != large[:, :-1]
     big[edge] = _EDGE
     return Pillow.fromarray(big)
+
+
+def drawing_names(paths: Sequence[Path]) -> tuple[str, ...]:
+    """File names for the drawings of these images, all different, also where the file system ignores case.
+
+    Equal names are told apart by their folders (`a-cat.png`, `b-cat.png`) or suffixes (`cat.jpg.png`), else numbered.
+    """
+    flat = ["-".join(part for part in Path(name).parts if part not in {"..", "/"}) for name in told_apart(paths)]
+    stems = Counter(Path(name).stem.casefold() for name in flat)
+    names: dict[str, str] = {}
+    for name in flat:
+        stem = Path(name).stem if stems[Path(name).stem.casefold()] == 1 else name
+        free = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+        chosen = next(one for one in free if one.casefold() not in names)
+        names[chosen.casefold()] = f"{chosen}.png"
+    return tuple(names.values())
 
 
 def side_by_side(panels: Sequence[tuple[str, Image]]) -> Image:

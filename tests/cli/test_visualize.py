@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -54,3 +55,36 @@ def test_bad_arguments(
     assert (done.code, done.err.count("\n")) == (code, 1)
     assert message in done.err
     assert not list(tmp_path.rglob("*.png"))
+
+
+def test_inputs_are_never_drawn_over_and_equal_names_are_told_apart(
+    digits_onnx: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    for name, digit in (("a/cat.png", 3), ("b/cat.png", 4)):
+        (photos / name).parent.mkdir(parents=True)
+        (photos / name).write_bytes((DIGITS / f"{digit}_0.png").read_bytes())
+    before = (photos / "a" / "cat.png").read_bytes()
+    done = run(capsys, "visualize", digits_onnx, photos / "a", "-o", photos / "a")
+    message = f"error: {photos}/a/cat.png is an input, and would be overwritten. Name another with -o.\n"
+    assert (done.code, done.err) == (2, message)
+    assert run(capsys, "visualize", digits_onnx, photos / "a" / "cat.png", "-o", photos / "a" / "cat.png").code == 2
+    assert (photos / "a" / "cat.png").read_bytes() == before
+    done = run(capsys, "visualize", digits_onnx, photos, "-o", out, "--json", out / "r.json")
+    assert done.code == 0
+    drawn = {
+        Path(row["drawing"]).name: Path(row["image"]) for row in json.loads((out / "r.json").read_text())["drawings"]
+    }
+    assert drawn == {"a-cat.png": photos / "a" / "cat.png", "b-cat.png": photos / "b" / "cat.png"}
+    assert (_pixels(out / "a-cat.png") != _pixels(out / "b-cat.png")).any()
+
+
+def test_json_says_what_was_drawn(digits_onnx: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    target = tmp_path / "x.png"
+    done = run(capsys, "visualize", digits_onnx, DIGITS / "3_0.png", "-o", target, "--block", 0, "--json", "-")
+    document = json.loads(done.out)
+    assert (document["schema"], document["skipped"]) == ("tmdeploy.visualize/1", [])
+    blocks = [{"block": 0, "tokens": 56, "dropped": 0}]
+    image = str(DIGITS / "3_0.png")
+    assert document["drawings"] == [{"image": image, "drawing": str(target), "finite": True, "blocks": blocks}]
+    assert f"wrote {target}" in done.err.replace("\n", "")

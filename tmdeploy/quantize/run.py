@@ -180,8 +180,8 @@ def _compare(request: QuantizeRequest, made: Path, images: Split, batch: int, pr
     reference = open_runner(request.model, threads=request.threads)
     candidate = open_runner(made, threads=request.threads)
     reader = ImageReader(images.held_out, reference.preprocessing, in_graph=reference.pixels_in)
-    labels = dict(zip(images.known, image_labels(images.known, reference), strict=True))
-    where = ", ".join(map(str, request.eval_data or request.data))
+    labels, said = image_labels(images.known, reference)
+    where = ", ".join(map(str, request.eval_data or request.data)) + said
     samples = ImageFiles(reader, f"{where}, not calibrated on", labels)
     found = validate(reference, candidate, samples, batch_sizes=(batch,), progress=progress)
     if not np.isfinite(found.model.logits_error_max):
