@@ -7,6 +7,7 @@ TmdeployError
 ├── CheckpointError      4  a checkpoint cannot be read, or does not fit the architecture
 ├── ArtifactError        4  a model file is missing, truncated, foreign or inconsistent
 ├── DataError            4  images or labels cannot be used
+├── TimeLimitReached   124  a file did not answer in time (as timeout(1) reports it)
 ├── UnsupportedModel     4  a module has no structure tmdeploy can patch
 └── ExportError          4  the graph could not be made, or does not compute what PyTorch computes
 """
@@ -70,6 +71,12 @@ class ArtifactError(TmdeployError):
 
 class DataError(TmdeployError):
     """Images or labels cannot be used."""
+
+
+class TimeLimitReached(TmdeployError):  # noqa: N818 - an outcome, not a mistake
+    """Loading or running a file took longer than it was given."""
+
+    exit_code = 124
 
 
 class UnsupportedModel(TmdeployError):  # noqa: N818 - names the model, as in "unsupported model"

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tmdeploy.errors import ArtifactError
+from tmdeploy.errors import ArtifactError, UsageError
 from tmdeploy.files import sha256
 from tmdeploy.macs import model_macs
-from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, parse
+from tmdeploy.metadata import ArtifactMetadata
 from tmdeploy.models.arch import VitConfig
 from tmdeploy.native.library import ort_library
+from tmdeploy.onnx_file import read_onnx, shape_of
 from tmdeploy.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -73,20 +74,7 @@ def inspect_onnx(path: Path) -> Inspection:
     Raises:
         ArtifactError: Missing, empty, truncated or foreign.
     """
-    import onnx
-
-    if not path.is_file():
-        raise ArtifactError("no such file", path=path, remedy="Check the path")
-    if path.stat().st_size == 0:
-        raise ArtifactError("is empty", path=path, remedy="Export it again")
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-        if not model.graph.node:
-            raise ValueError("no nodes")
-    except Exception as error:
-        raise ArtifactError("is no ONNX file, or a truncated one", path=path, remedy="Export it again") from error
-    text = next((entry.value for entry in model.metadata_props if entry.key == METADATA_KEY), None)
-    metadata = None if text is None else parse(text, path=str(path))
+    model, metadata = read_onnx(path, weights=False)
     defaults = {tensor.name for tensor in model.graph.initializer}
     ops = Counter(f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in model.graph.node)
     found = Inspection(
@@ -110,7 +98,14 @@ def inspect_onnx(path: Path) -> Inspection:
         library = ort_library()
         bodies = "function bodies" if library is None else f"native code ({library.path})"
         lowering = bodies if metadata.lowering == "custom" else "inlined standard ops"
-    counted = _counted(VitConfig.model_validate(metadata.architecture), recipe)
+    try:
+        counted = _counted(VitConfig.model_validate(metadata.architecture), recipe)
+    except UsageError as error:  # the method is none that is known here
+        raise ArtifactError(
+            f"its metadata cannot be followed ({error.message})",
+            path=path,
+            remedy="It was written by another version of tmdeploy, or damaged: export it again",
+        ) from error
     return found.model_copy(update={"lowering": lowering, **counted})
 
 
@@ -156,10 +151,6 @@ def _counted(config: VitConfig, recipe: Recipe) -> dict[str, object]:
 def _port(value: onnx.ValueInfoProto, *, optional: bool) -> Port:
     import onnx
 
-    tensor = value.type.tensor_type
-    shape = tuple(
-        dimension.dim_param or "?" if not dimension.HasField("dim_value") else dimension.dim_value
-        for dimension in tensor.shape.dim
-    )
-    name = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+    name = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
+    shape = tuple("?" if side is None else side for side in shape_of(value))
     return Port(name=value.name, type=name, shape=shape, optional=optional)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -10,6 +11,9 @@ from tmdeploy.errors import ArtifactError
 
 METADATA_KEY = "tmdeploy"
 METADATA_VERSION = 1
+
+# Beyond what any ViT is, and below what would cost memory to look at.
+_LONGEST, _MOST_BLOCKS, _WIDEST, _LARGEST = 16 << 20, 1000, 1 << 14, 2**31 - 1
 
 
 class _Frozen(BaseModel):
@@ -47,6 +51,12 @@ class StepRecord(_Frozen):
     x_out: str = Field(description="tensor [B, M, D] after the step")
     size_in: str | None = Field(default=None, description="tensor f32 [B, N]; none before the first step")
     size_out: str | None = Field(default=None, description="tensor f32 [B, M], for methods that track sizes")
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Names of all of them."""
+        names = (self.map, self.index, self.signal, self.metric, self.x_in, self.x_out, self.size_in, self.size_out)
+        return tuple(name for name in names if name is not None)
 
 
 class QuantizationRecord(_Frozen):
@@ -129,19 +139,104 @@ def dump(metadata: ArtifactMetadata) -> str:
     return metadata.model_dump_json()
 
 
-def parse(text: str, *, path: str) -> ArtifactMetadata:
-    """Read the JSON of `metadata_props`.
+def parse(text: str, *, path: str | Path) -> ArtifactMetadata:
+    """Read the JSON of `metadata_props`, and see whether it agrees with itself.
 
     Raises:
-        ArtifactError: Not this document, or a newer version of it.
+        ArtifactError: Not this document, a newer version of it, or one that describes nothing that could be.
+    """
+    if len(text) > _LONGEST:
+        raise _unreadable(f"{len(text)} characters are too many", path)
+    check_version(text, METADATA_VERSION, "tmdeploy metadata", path)
+    try:
+        metadata = ArtifactMetadata.model_validate_json(text)
+    except ValidationError as error:
+        raise _unreadable(first_problem(error), path) from None
+    check_consistent(metadata, path)
+    return metadata
+
+
+def check_consistent(metadata: ArtifactMetadata, path: str | Path) -> None:
+    """Refuse a document that describes nothing that could be.
+
+    Raises:
+        ArtifactError: Its fields contradict each other.
+    """
+    problem = _contradiction(metadata)
+    if problem is not None:
+        raise _unreadable(problem, path)
+
+
+class _Version(BaseModel):
+    version: int = 1
+
+
+def check_version(text: str, known: int, what: str, path: str | Path) -> None:
+    """Refuse a document that a newer tmdeploy wrote, before anything else in it is complained about.
+
+    Args:
+        text: JSON with a `version`; what is none is left to whoever reads all of it.
+        known: The newest version that can be read.
+        what: It is.
+        path: Where it is.
+
+    Raises:
+        ArtifactError: It is newer.
     """
     try:
-        return ArtifactMetadata.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "document"
+        version = _Version.model_validate_json(text).version
+    except ValidationError:
+        return
+    if version > known:
         raise ArtifactError(
-            f"its tmdeploy metadata cannot be read ({field}: {first['msg']})",
+            f"its {what} has version {version}, and this tmdeploy reads up to {known}",
             path=path,
-            remedy="It was written by another version of tmdeploy, or damaged: export it again",
-        ) from None
+            remedy="A newer tmdeploy wrote it: upgrade this one",
+        )
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing pydantic found, as `field: what`."""
+    found = error.errors()[0]
+    where = ".".join(str(part) for part in found["loc"])
+    what = found["msg"].removeprefix("Value error, ")
+    return f"{where}: {what}" if where else what
+
+
+def _unreadable(what: str, path: str | Path) -> ArtifactError:
+    return ArtifactError(
+        f"its tmdeploy metadata cannot be read ({what})",
+        path=path,
+        remedy="It was written by another version of tmdeploy, or damaged: export it again",
+    )
+
+
+def _contradiction(metadata: ArtifactMetadata) -> str | None:
+    """What cannot be, in a document whose fields each can."""
+    from tmdeploy.models.arch import VitConfig  # which needs Preprocessing
+
+    try:
+        config = VitConfig.model_validate(metadata.architecture)
+    except ValidationError as error:
+        return f"architecture.{first_problem(error)}"
+    if config.depth > _MOST_BLOCKS or max(config.image_size) > _WIDEST:
+        return f"architecture: {config.depth} blocks for images of {config.image_size[0]} x {config.image_size[1]}"
+    if metadata.preprocessing.image_size != config.image_size:
+        return "preprocessing.image_size: another one than the architecture's"
+    layers, amounts = metadata.layers, metadata.schedule
+    if any(not 0 <= layer < config.depth for layer in layers) or list(layers) != sorted(set(layers)):
+        return f"layers: not blocks of {config.depth} in ascending order"
+    if len(amounts) != len(layers):
+        return f"schedule: {len(amounts)} amounts for {len(layers)} layers"
+    if any(not 0 <= amount <= _LARGEST for amount in amounts):
+        return "schedule: an amount is negative or absurd"
+    if metadata.schedule_kind is None and (layers or metadata.runtime_schedule):
+        return "schedule_kind: missing"
+    if tuple(step.block for step in metadata.steps) != layers:
+        return f"steps: {len(metadata.steps)} of other blocks than the {len(layers)} layers"
+    tokens = config.tokens
+    for step in metadata.steps:
+        if step.num_prefix != config.num_prefix or step.tokens_in != tokens or not 1 <= step.tokens_out <= tokens:
+            return f"steps: {step.tokens_in} to {step.tokens_out} tokens in block {step.block}, where {tokens} arrive"
+        tokens = step.tokens_out
+    return None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tmdeploy.backends.base import Array, IntArray, StepTrace
+from tmdeploy.backends.base import Array, IntArray, StepTrace, Trace
 from tmdeploy.errors import ArtifactError, UsageError
 from tmdeploy.metadata import ArtifactMetadata, Preprocessing, StepRecord
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     import onnx
 
 _TENSORS = ("x_in", "size_in", "x_out", "size_out")
+_RANKS = {"map": 2, "index": 2, "size_in": 2, "size_out": 2}  # others have channels, too
+_CLASSIFIER = "Give an image classifier whose first output is [batch, classes]"
 
 
 def preprocessing_of(metadata: ArtifactMetadata | None, height: object, width: object) -> Preprocessing:
@@ -45,25 +48,13 @@ def schedule_input(metadata: ArtifactMetadata | None, name: str, schedule: Seque
 
 
 def with_step_outputs(model: onnx.ModelProto, metadata: ArtifactMetadata) -> onnx.ModelProto:
-    """The model with every step's tensors as graph outputs; the model is changed in place and returned.
-
-    Raises:
-        ArtifactError: A recorded tensor is not in the graph.
-    """
+    """The model with every step's tensors as graph outputs; the model is changed in place and returned."""
     import onnx
 
-    present = {output for node in model.graph.node for output in node.output}
-    present |= {tensor.name for tensor in model.graph.initializer}  # sizes before the first step, at a static batch
     outputs = {value.name for value in model.graph.output}
     half = onnx.TensorProto.FLOAT16 if metadata.precision == "fp16" else onnx.TensorProto.FLOAT
     for step in metadata.steps:
         for kind, name in named_tensors(step, tensors=True):
-            if name not in present:
-                raise ArtifactError(
-                    f"its metadata names a tensor '{name}' that is not in the graph",
-                    path=metadata.source_name,
-                    remedy="The file was changed after export: export it again",
-                )
             if name in outputs:
                 continue
             outputs.add(name)
@@ -80,8 +71,54 @@ def named_tensors(step: StepRecord, *, tensors: bool) -> list[tuple[str, str]]:
     return [(kind, name) for kind in kinds if (name := getattr(step, kind)) is not None]
 
 
-def step_trace(step: StepRecord, values: dict[str, NDArray[Any]], *, tensors: bool) -> StepTrace:
-    """A step from its tensors, which `values` has by their names in the graph."""
+def checked_logits(logits: NDArray[Any], images: int, path: Path) -> Array:
+    """What a file computed, if it is one row of numbers an image.
+
+    Raises:
+        ArtifactError: It is something else.
+    """
+    if not isinstance(logits, np.ndarray) or logits.dtype.kind not in "fiu":
+        raise ArtifactError("its first output is no tensor of numbers", path=path, remedy=_CLASSIFIER)
+    if logits.ndim != 2 or len(logits) != images or logits.shape[1] == 0:
+        raise ArtifactError(
+            f"its first output is {list(logits.shape)} for {images} images, not one row of class scores an image",
+            path=path,
+            remedy=_CLASSIFIER,
+        )
+    return logits.astype(np.float32, copy=False)
+
+
+def checked_trace(
+    metadata: ArtifactMetadata,
+    values: dict[str, NDArray[Any]],
+    output: str,
+    images: int,
+    path: Path,
+    *,
+    tensors: bool,
+) -> Trace:
+    """Logits and steps from the tensors that `values` has by their names in the graph.
+
+    Raises:
+        ArtifactError: A tensor is not what the metadata says.
+    """
+    for step in metadata.steps:
+        for kind, name in named_tensors(step, tensors=tensors):
+            value, rank = values[name], _RANKS.get(kind, 3)
+            if kind == "signal" and step.op == "TokenSelect":
+                rank = 2
+            if value.ndim != rank or len(value) != images:
+                raise ArtifactError(
+                    f"its tensor '{name}' is {list(value.shape)}, not {rank}-dimensional with a row for each of "
+                    f"{images} images",
+                    path=path,
+                    remedy="It was changed after the export: export it again",
+                )
+    logits = checked_logits(values[output], images, path)
+    return Trace(logits, tuple(_step_trace(step, values, tensors=tensors) for step in metadata.steps))
+
+
+def _step_trace(step: StepRecord, values: dict[str, NDArray[Any]], *, tensors: bool) -> StepTrace:
 
     def maybe(kind: str, wanted: bool = True) -> Array | None:
         name = getattr(step, kind)

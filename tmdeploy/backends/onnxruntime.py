@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -12,11 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tmdeploy.backends.base import Array, Part, Trace
-from tmdeploy.backends.exported import named_tensors, preprocessing_of, schedule_input, step_trace, with_step_outputs
-from tmdeploy.backends.ort_packages import telling
-from tmdeploy.backends.ort_session import CpuTarget, Target, first_line, make_session
-from tmdeploy.errors import ArtifactError, DataError, TmdeployError
+from tmdeploy.backends.exported import (
+    checked_logits,
+    checked_trace,
+    named_tensors,
+    preprocessing_of,
+    schedule_input,
+    with_step_outputs,
+)
+from tmdeploy.backends.ort_session import CpuTarget, Target, make_session, run_session, running
+from tmdeploy.boundary import library_call
+from tmdeploy.errors import ArtifactError, DataError
 from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, parse
+from tmdeploy.onnx_file import Shape, check_ports, read_onnx
 
 if TYPE_CHECKING:
     import onnx
@@ -41,20 +49,25 @@ def onnxruntime_type(element: int) -> str:
 
 @dataclass(frozen=True)
 class Input:
-    """An input of a graph: its name, ONNX Runtime's name of its type, its shape (int, name or None a side)."""
+    """An input or output: its name, ONNX Runtime's name of its type, its shape (int, name or None a side)."""
 
     name: str
     type: str
-    shape: tuple[object, ...]
+    shape: Shape
 
 
 @dataclass(frozen=True)
 class Outline:
-    """What a file says of itself: inputs without a default, name of the first output, metadata entries."""
+    """What a file says of itself: inputs without and with a default, the first output, metadata entries."""
 
     inputs: tuple[Input, ...]
-    output: str
+    defaults: tuple[Input, ...]
+    output: Input
     entries: dict[str, str]
+
+
+def _input(entry: Any) -> Input:
+    return Input(entry.name, entry.type, tuple(entry.shape))
 
 
 class OnnxRuntimeRunner:
@@ -95,11 +108,20 @@ class OnnxRuntimeRunner:
         self._session, outline = self._open()
         self.load_seconds = perf_counter() - start
         self._traced: Any = None
-        self._output = outline.output
+        self._output = outline.output.name
         text = outline.entries.get(METADATA_KEY)
         self.metadata: ArtifactMetadata | None = None if text is None else parse(text, path=str(path))
         self._input = self._image_input(outline.inputs)
         self.pixels_in = self._input.type == "tensor(uint8)"
+        if self.metadata is not None:
+            check_ports(
+                self.metadata,
+                path,
+                images=self._input.shape,
+                pixels=self.pixels_in,
+                outputs=outline.output.shape,
+                schedule={entry.name: entry.shape for entry in outline.defaults}.get(str(self.metadata.schedule_kind)),
+            )
         height, width = self._input.shape[1:3] if self.pixels_in else self._input.shape[2:]
         self.preprocessing = preprocessing_of(self.metadata, height, width)
         self.class_names: tuple[str, ...] = self.metadata.class_names if self.metadata is not None else ()
@@ -113,7 +135,7 @@ class OnnxRuntimeRunner:
             EnvironmentMissing: A library that the provider loads on first use is not there.
         """
         session, feeds = self._ready(images, schedule, traced=False)
-        return self._run(session, [self._output], feeds)[0].astype(np.float32, copy=False)
+        return checked_logits(self._run(session, [self._output], feeds)[0], len(images), self.path)
 
     def trace(
         self, images: NDArray[np.generic], schedule: Sequence[int] | None = None, *, tensors: bool = False
@@ -136,10 +158,7 @@ class OnnxRuntimeRunner:
             wanted += [name for _, name in named_tensors(step, tensors=tensors)]
         names = list(dict.fromkeys(wanted))
         values = dict(zip(names, self._run(session, names, feeds), strict=True))
-        return Trace(
-            values[wanted[0]].astype(np.float32, copy=False),
-            tuple(step_trace(step, values, tensors=tensors) for step in steps),
-        )
+        return checked_trace(self.metadata, values, self._output, len(images), self.path, tensors=tensors)
 
     def resident(self, images: NDArray[np.generic], schedule: Sequence[int] | None = None) -> Resident:
         """A forward pass whose input is on the device already and whose logits stay there.
@@ -162,7 +181,7 @@ class OnnxRuntimeRunner:
             place = (target.device, target.device_id) if name == self._input.name else ("cpu", 0)
             binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(value, *place))
         binding.bind_output(self._output, target.device, target.device_id)
-        return Resident(session, binding, self._failure)
+        return Resident(session, binding, self.path, target)
 
     def describe(self) -> dict[str, str]:
         """What runs."""
@@ -183,7 +202,7 @@ class OnnxRuntimeRunner:
 
     def open_part(self, model: bytes) -> Part:
         """A piece of the graph, run as the whole is."""
-        return OnnxRuntimePart(self._make_session(model))
+        return OnnxRuntimePart(self._make_session(model), self.path)
 
     def close(self) -> None:
         """Drop the sessions."""
@@ -199,9 +218,13 @@ class OnnxRuntimeRunner:
     def _open(self) -> tuple[Any, Outline]:
         """The session that `describe` is about, and what the file says of itself."""
         session = self._make_session(self.path if self._bytes is None else self._bytes)
-        inputs = tuple(Input(entry.name, entry.type, tuple(entry.shape)) for entry in session.get_inputs())
-        entries = session.get_modelmeta().custom_metadata_map
-        return session, Outline(inputs, session.get_outputs()[0].name, dict(entries))
+        with library_call(self.path, "is damaged", remedy="Export it again"):
+            return session, Outline(
+                inputs=tuple(map(_input, session.get_inputs())),
+                defaults=tuple(map(_input, session.get_overridable_initializers())),
+                output=_input(session.get_outputs()[0]),
+                entries=dict(session.get_modelmeta().custom_metadata_map),
+            )
 
     def _ready(self, images: NDArray[np.generic], schedule: Sequence[int] | None, *, traced: bool) -> tuple[Any, Feeds]:
         """The session for these inputs, and what to feed it."""
@@ -241,19 +264,7 @@ class OnnxRuntimeRunner:
         return inputs[0]
 
     def _run(self, session: Any, names: list[str], feeds: Feeds) -> list[NDArray[Any]]:
-        try:
-            return session.run(names, feeds)  # type: ignore[no-any-return]
-        except Exception as error:
-            raise self._failure(error) from error
-
-    def _failure(self, error: Exception) -> TmdeployError:
-        import onnxruntime
-
-        missing = self._target.cause(onnxruntime, error)
-        if missing is not None:
-            return missing
-        text = telling(str(error)) or first_line(error)
-        return ArtifactError(f"ONNX Runtime failed while running it ({text})", path=self.path)
+        return run_session(session, names, feeds, path=self.path, cause=self._target.cause)
 
     def _trace_session(self) -> Any:
         if self._traced is None:
@@ -266,16 +277,14 @@ class OnnxRuntimeRunner:
         return make_session(source, path=self.path, threads=self._threads, target=self._target)
 
     def _load_proto(self) -> onnx.ModelProto:
-        import onnx
-
-        return onnx.load_from_string(self._bytes) if self._bytes is not None else onnx.load(str(self.path))
+        return read_onnx(self.path, self._bytes)[0]
 
 
 class Resident:
     """A forward pass bound to memory of the device; see `OnnxRuntimeRunner.resident`."""
 
-    def __init__(self, session: Any, binding: Any, failure: Callable[[Exception], TmdeployError]) -> None:
-        self._session, self._binding, self._failure = session, binding, failure
+    def __init__(self, session: Any, binding: Any, path: Path, target: Target) -> None:
+        self._session, self._binding, self._path, self._target = session, binding, path, target
 
     def __call__(self) -> None:
         """Run and wait.
@@ -284,10 +293,8 @@ class Resident:
             ArtifactError: ONNX Runtime failed.
             EnvironmentMissing: A library that the provider loads on first use is not there.
         """
-        try:
+        with running(self._path, self._target.cause):
             self._session.run_with_iobinding(self._binding)
-        except Exception as error:
-            raise self._failure(error) from error
 
     def logits(self) -> Array:
         """Copied from the device: f32 [B, classes] of the last call."""
@@ -297,14 +304,14 @@ class Resident:
 class OnnxRuntimePart:
     """A piece of a graph in a session; see `backends.base.Part`."""
 
-    def __init__(self, session: Any) -> None:
-        self._session = session
+    def __init__(self, session: Any, path: Path) -> None:
+        self._session, self._path = session, path
         entries = [*session.get_inputs(), *session.get_overridable_initializers()]
         self.inputs = {entry.name: np.dtype(_TYPES[entry.type]) for entry in entries if entry.type in _TYPES}
 
     def run(self, names: Sequence[str], feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Outputs by name."""
-        return dict(zip(names, self._session.run(list(names), feeds), strict=True))
+        return dict(zip(names, run_session(self._session, names, feeds, path=self._path), strict=True))
 
 
 def open_runner(

@@ -21,6 +21,7 @@ from tmdeploy.engine import lowering
 from tmdeploy.engine.source import image_input, load_source
 from tmdeploy.errors import UsageError
 from tmdeploy.metadata import ArtifactMetadata
+from tmdeploy.onnx_file import shape_of
 
 if TYPE_CHECKING:
     import onnx
@@ -130,13 +131,18 @@ class OnnxRuntimeTensorrtRunner(OnnxRuntimeRunner):
                 remedy="Build an engine (tmdeploy build), or run it with --backend onnxruntime-cuda",
             )
         images = image_input(proto, metadata, self.path)
-        tensor = images.type.tensor_type
-        shape = tuple(side.dim_value if side.HasField("dim_value") else side.dim_param for side in tensor.shape.dim)
+        shape = shape_of(images)
         batch = shape[0] if isinstance(shape[0], int) else 1
         session = self._session_for(batch, None, traced=False)
-        inputs = (Input(images.name, onnxruntime_type(tensor.elem_type), shape),)
+        inputs = (Input(images.name, onnxruntime_type(images.type.tensor_type.elem_type), shape),)
         entries = {entry.key: entry.value for entry in proto.metadata_props}
-        return session, Outline(inputs, proto.graph.output[0].name, entries)
+        defaults = tuple(
+            Input(value.name, onnxruntime_type(value.type.tensor_type.elem_type), shape_of(value))
+            for value in proto.graph.input
+            if value.name != images.name
+        )
+        output = Input(proto.graph.output[0].name, "", shape_of(proto.graph.output[0]))
+        return session, Outline(inputs, defaults, output, entries)
 
     def _ready(self, images: NDArray[np.generic], schedule: Sequence[int] | None, *, traced: bool) -> tuple[Any, Feeds]:
         checked = self._checked(images)
@@ -222,7 +228,7 @@ class FixedPart:
             proto = onnx.load_from_string(self._model)
             made = lowered(proto, None, constants, {name: value.shape for name, value in others.items()})
             self._sessions[key] = self._runner._make_session(made.SerializeToString())
-        return dict(zip(names, self._sessions[key].run(list(names), others), strict=True))
+        return dict(zip(names, self._runner._run(self._sessions[key], list(names), others), strict=True))
 
 
 def engine_folder(model: bytes) -> Path | None:

@@ -11,13 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tmdeploy.backends.base import Array, Trace
-from tmdeploy.backends.exported import named_tensors, preprocessing_of, schedule_input, step_trace, with_step_outputs
+from tmdeploy.backends.exported import (
+    checked_logits,
+    checked_trace,
+    named_tensors,
+    preprocessing_of,
+    schedule_input,
+    with_step_outputs,
+)
+from tmdeploy.boundary import foreign_run, library_call
 from tmdeploy.errors import ArtifactError, DataError, EnvironmentMissing, UsageError
 from tmdeploy.graph.inline import inline_bodies
 from tmdeploy.lazy import require
-from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, parse
+from tmdeploy.metadata import ArtifactMetadata
 from tmdeploy.native.library import NativeLibrary
 from tmdeploy.native.openvino import BUILD_COMMAND, openvino_library
+from tmdeploy.onnx_file import read_onnx
 from tmdeploy.ops import DOMAIN
 
 if TYPE_CHECKING:
@@ -53,9 +62,9 @@ class OpenvinoRunner:
         self._threads, self._precision, self._bytes = threads, precision, model
         start = perf_counter()
         self._core = Core(path, threads=threads, native=native, precision=precision)
-        proto = self._load_proto()
-        text = next((entry.value for entry in proto.metadata_props if entry.key == METADATA_KEY), None)
-        self.metadata: ArtifactMetadata | None = None if text is None else parse(text, path=str(path))
+        proto, self.metadata = read_onnx(path, model)
+        if not proto.graph.output:
+            raise ArtifactError("computes nothing", path=path, remedy="Export it again")
         self._logits = proto.graph.output[0].name
         compiled = self._core.compile(proto)
         self._input, self._dtype, self._shape = self._image_input(compiled)
@@ -72,7 +81,7 @@ class OpenvinoRunner:
             DataError: Images of another shape or type than the file takes.
             UsageError: A schedule for a file whose schedule is fixed, or one of the wrong length.
         """
-        return self._run(images, schedule, traced=False)[self._logits].astype(np.float32, copy=False)
+        return checked_logits(self._run(images, schedule, traced=False)[self._logits], len(images), self.path)
 
     def trace(
         self, images: NDArray[np.generic], schedule: Sequence[int] | None = None, *, tensors: bool = False
@@ -89,10 +98,7 @@ class OpenvinoRunner:
                 remedy="Export it with tmdeploy export",
             )
         values = self._run(images, schedule, traced=True)
-        return Trace(
-            values[self._logits].astype(np.float32, copy=False),
-            tuple(step_trace(step, values, tensors=tensors) for step in self.metadata.steps),
-        )
+        return checked_trace(self.metadata, values, self._logits, len(images), self.path, tensors=tensors)
 
     def describe(self) -> dict[str, str]:
         """What runs."""
@@ -176,7 +182,7 @@ class OpenvinoRunner:
         """Compiled on first use."""
         key = (scheduled, traced)
         if key not in self._requests:
-            proto = self._load_proto()
+            proto, _ = read_onnx(self.path, self._bytes)
             assert self.metadata is not None  # noqa: S101 - trace and schedule_input refused
             if traced:
                 with_step_outputs(proto, self.metadata)
@@ -184,20 +190,6 @@ class OpenvinoRunner:
                 free_input(proto, str(self.metadata.schedule_kind))
             self._requests[key] = self._core.compile(proto).create_infer_request()
         return self._requests[key]
-
-    def _load_proto(self) -> onnx.ModelProto:
-        import onnx
-
-        if self._bytes is not None:
-            return onnx.load_from_string(self._bytes)
-        if self.path.stat().st_size == 0:
-            raise ArtifactError("is empty", path=self.path, remedy="Export it again")
-        try:
-            return onnx.load(str(self.path))
-        except Exception as error:
-            raise ArtifactError(
-                "is no ONNX file, or a truncated one", path=self.path, remedy="Export it again"
-            ) from error
 
 
 class Core:
@@ -237,15 +229,13 @@ class Core:
         Raises:
             ArtifactError: OpenVINO refuses it.
         """
-        if self.library is None and any(node.domain == DOMAIN for node in proto.graph.node):
-            proto = inline_bodies(proto)
-        try:
+        with library_call(self.path, "OpenVINO cannot load it", told=telling_line), foreign_run(self.path):
+            if self.library is None and any(node.domain == DOMAIN for node in proto.graph.node):
+                proto = inline_bodies(proto)
             model = self._core.read_model(proto.SerializeToString())
             if self._precision == "bf16":
                 _reduce_in_bfloat16(model)
             return self._core.compile_model(model, "CPU", self._config)
-        except Exception as error:
-            raise ArtifactError(f"OpenVINO cannot load it ({telling_line(error)})", path=self.path) from error
 
     def _add_extension(self, library: NativeLibrary) -> None:
         try:
@@ -311,11 +301,9 @@ def run(request: Any, feeds: dict[str, NDArray[Any]], names: Sequence[str], *, p
     Raises:
         ArtifactError: OpenVINO failed.
     """
-    try:
+    with library_call(path, "OpenVINO failed while running it", told=telling_line), foreign_run(path, request.cancel):
         got = request.infer(feeds, share_inputs=True)
         return {name: got[name] for name in names}
-    except Exception as error:
-        raise ArtifactError(f"OpenVINO failed while running it ({telling_line(error)})", path=path) from error
 
 
 def free_input(proto: onnx.ModelProto, name: str) -> None:

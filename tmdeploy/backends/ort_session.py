@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from tmdeploy.errors import ArtifactError, EnvironmentMissing
+from numpy.typing import NDArray
+
+from tmdeploy.backends.ort_packages import telling
+from tmdeploy.boundary import first_line, foreign_run
+from tmdeploy.errors import ArtifactError, EnvironmentMissing, TmdeployError
 from tmdeploy.lazy import require
 from tmdeploy.metadata import ArtifactMetadata
 from tmdeploy.native.library import NativeLibrary, ort_library
+from tmdeploy.onnx_file import check_there
 
 CPU = "CPUExecutionProvider"
 
@@ -133,8 +140,8 @@ def make_session(source: Path | bytes, *, path: Path, threads: int | None = None
     """
     target = CpuTarget() if target is None else target
     runtime = require("onnxruntime", purpose=f"running {path}")
-    if isinstance(source, Path) and source.stat().st_size == 0:
-        raise ArtifactError("is empty", path=path, remedy="Export it again")
+    if isinstance(source, Path):
+        check_there(source)
     target.prepare(runtime, path)
     options = runtime.SessionOptions()
     options.log_severity_level = 4
@@ -145,14 +152,17 @@ def make_session(source: Path | bytes, *, path: Path, threads: int | None = None
     if target.library is not None:
         _register(options, target.library)
     try:
-        try:
-            session = _open(runtime, source, options, target)
-        except Exception as error:
-            if "float8" not in str(error):
-                raise
-            # It fuses float8 pairs into products that it has for integers only (seen in 1.31.1)
-            options.add_session_config_entry("session.disable_quant_qdq", "1")
-            session = _open(runtime, source, options, target)
+        with foreign_run(path):
+            try:
+                session = _open(runtime, source, options, target)
+            except Exception as error:
+                if "float8" not in str(error):
+                    raise
+                # It fuses float8 pairs into products that it has for integers only (seen in 1.31.1)
+                options.add_session_config_entry("session.disable_quant_qdq", "1")
+                session = _open(runtime, source, options, target)
+    except TmdeployError:
+        raise
     except Exception as error:
         missing = target.cause(runtime, error)
         if missing is not None:
@@ -191,10 +201,54 @@ def _strict_session(base: Any) -> Any:
     return StrictSession
 
 
-def first_line(error: Exception) -> str:
-    """Of ONNX Runtime's message; the type's name where it says nothing."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def run_session(
+    session: Any,
+    names: Sequence[str],
+    feeds: Mapping[str, NDArray[Any]],
+    *,
+    path: Path,
+    cause: Callable[[Any, Exception], TmdeployError | None] = lambda *_: None,
+) -> list[NDArray[Any]]:
+    """Run: every run of a session goes through here.
+
+    Args:
+        session: From `make_session`.
+        names: Of the outputs.
+        feeds: Inputs by name.
+        path: For messages.
+        cause: As `Target.cause`.
+
+    Raises:
+        ArtifactError: ONNX Runtime failed.
+        EnvironmentMissing: A library that the provider loads on first use is not there.
+        TimeLimitReached: It took too long.
+    """
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+
+    def stop() -> None:
+        options.terminate = True  # it looks between nodes, those of a loop's body among them
+
+    with running(path, cause), foreign_run(path, stop):
+        return session.run(list(names), dict(feeds), options)  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def running(path: Path, cause: Callable[[Any, Exception], TmdeployError | None] = lambda *_: None) -> Iterator[None]:
+    """Turn what ONNX Runtime raises while it runs into one line; `run_session` has it, bindings need it."""
+    import onnxruntime
+
+    try:
+        yield
+    except TmdeployError:
+        raise
+    except Exception as error:
+        missing = cause(onnxruntime, error)
+        if missing is not None:
+            raise missing from error
+        text = telling(str(error)) or first_line(error)
+        raise ArtifactError(f"ONNX Runtime failed while running it ({text})", path=path) from error
 
 
 def _register(options: Any, library: NativeLibrary) -> None:

@@ -12,10 +12,12 @@ from tmdeploy.backends.tensorrt import TensorrtRunner
 from tmdeploy.bench.contender import Contender, EngineMode, Schedule, engine_modes, labelled, scheduled
 from tmdeploy.bench.engine_twins import pair_engines
 from tmdeploy.bench.fairness import checkpoint_device
+from tmdeploy.boundary import library_call
 from tmdeploy.errors import ArtifactError
 from tmdeploy.macs import model_macs
 from tmdeploy.metadata import ArtifactMetadata
 from tmdeploy.models.arch import VitConfig
+from tmdeploy.onnx_file import read_onnx
 from tmdeploy.pairing import options_like
 from tmdeploy.recipe import Recipe
 
@@ -163,11 +165,10 @@ def _exported_arms(
 
 
 def _twin_runner(path: Path, backend: str | None, metadata: ArtifactMetadata, kind: str, threads: int | None) -> Runner:
-    import onnx
-
     from tmdeploy.graph.twins import make_twin
 
-    made = make_twin(onnx.load(str(path)), metadata, kind)  # type: ignore[arg-type]  # one of its kinds
+    with library_call(path, "has no twin", remedy="Its graph is not as tmdeploy exports it: export it again"):
+        made = make_twin(read_onnx(path)[0], metadata, kind)  # type: ignore[arg-type]  # one of its kinds
     name = f"{path.name}, {kind}"
     return open_runner(path, threads=threads, backend=backend, model=made.SerializeToString(), name=name)
 

@@ -16,7 +16,7 @@ from tmdeploy.engine.layers import layers_path
 from tmdeploy.engine.profiles import BatchRange, ScheduleRange
 from tmdeploy.errors import ArtifactError
 from tmdeploy.files import write_text
-from tmdeploy.metadata import ArtifactMetadata
+from tmdeploy.metadata import ArtifactMetadata, check_consistent, check_version
 
 SIDECAR_VERSION = 1
 Precision = Literal[
@@ -185,7 +185,9 @@ def read_sidecar(engine: Path) -> EngineRecord:
             remedy=f"Copy it from where the engine was built, or build again: tmdeploy build MODEL.onnx -o {engine}",
         )
     try:
-        return EngineRecord.model_validate_json(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        check_version(text, SIDECAR_VERSION, "sidecar", path)
+        record = EngineRecord.model_validate_json(text)
     except (ValidationError, UnicodeDecodeError) as error:
         what = "it is not UTF-8"
         if isinstance(error, ValidationError):
@@ -196,3 +198,6 @@ def read_sidecar(engine: Path) -> EngineRecord:
             path=path,
             remedy=f"It is damaged, or of another version of tmdeploy: build again with -o {engine}",
         ) from None
+    if record.model is not None:
+        check_consistent(record.model, path)
+    return record

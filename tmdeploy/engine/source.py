@@ -7,7 +7,8 @@ from pathlib import Path
 import onnx
 
 from tmdeploy.errors import ArtifactError
-from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, parse
+from tmdeploy.metadata import ArtifactMetadata
+from tmdeploy.onnx_file import read_onnx
 from tmdeploy.ops import DOMAIN
 
 _STANDARD = {"", "ai.onnx"}
@@ -26,30 +27,8 @@ def load_source(path: Path, content: bytes | None = None) -> tuple[onnx.ModelPro
     Raises:
         ArtifactError: Missing, empty, truncated, foreign, or with nodes that no engine can be built from.
     """
-    if not path.is_file():
-        raise ArtifactError("no such file", path=path, remedy="Check the path")
-    if path.stat().st_size == 0:
-        raise ArtifactError("is empty", path=path, remedy="Export it again")
-    try:
-        model = onnx.load(str(path), load_external_data=False) if content is None else onnx.load_from_string(content)
-        if not model.graph.node:
-            raise ValueError("no nodes")
-    except Exception as error:
-        raise ArtifactError("is no ONNX file, or a truncated one", path=path, remedy="Export it again") from error
-    try:
-        onnx.load_external_data_for_model(model, str(path.parent))
-    except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ArtifactError(
-            f"its weights lie in another file that cannot be read ({first})",
-            path=path,
-            remedy="Put that file beside it, under its old name",
-        ) from error
-    text = next((entry.value for entry in model.metadata_props if entry.key == METADATA_KEY), None)
-    metadata = None if text is None else parse(text, path=str(path))
+    model, metadata = read_onnx(path, content)
     _check_nodes(model, path)
-    if metadata is not None:
-        _check_steps(model, metadata, path)
     return model, metadata
 
 
@@ -86,7 +65,8 @@ def _check_nodes(model: onnx.ModelProto, path: Path) -> None:
     bodies = [model.graph.node, *(function.node for function in model.functions)]
     for node in (node for body in bodies for node in body):
         where = f"node '{node.name or node.output[0]}'"
-        reduction = next((a.s.decode() for a in node.attribute if a.name == "reduction" and a.s), "none")
+        reductions = (a.s.decode(errors="replace") for a in node.attribute if a.name == "reduction" and a.s)
+        reduction = next(reductions, "none")
         if node.op_type in {"ScatterElements", "ScatterND"} and node.domain in _STANDARD and reduction != "none":
             raise ArtifactError(
                 f"{where} is a {node.op_type} with reduction '{reduction}', which TensorRT refuses or silently ignores",
@@ -100,16 +80,3 @@ def _check_nodes(model: onnx.ModelProto, path: Path) -> None:
                 path=path,
                 remedy="Export it again: the file lost its functions" if known else "Replace it by standard ONNX ops",
             )
-
-
-def _check_steps(model: onnx.ModelProto, metadata: ArtifactMetadata, path: Path) -> None:
-    known = {name for node in model.graph.node for name in node.output}
-    known |= {value.name for value in model.graph.input} | {tensor.name for tensor in model.graph.initializer}
-    for step in metadata.steps:
-        for name in (step.map, step.index, step.signal, step.x_in, step.x_out):
-            if name not in known:
-                raise ArtifactError(
-                    f"its metadata names a tensor '{name}' that its graph does not have",
-                    path=path,
-                    remedy="It was changed after the export: export it again",
-                )

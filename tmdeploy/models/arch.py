@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tmdeploy.errors import UsageError
-from tmdeploy.metadata import Preprocessing
+from tmdeploy.metadata import Preprocessing, first_problem
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu"]
 
@@ -121,14 +121,6 @@ class VitConfig(BaseModel):
             return VitConfig.model_validate({**self.model_dump(), **changes})
         except ValidationError as error:
             raise UsageError(f"architecture '{self.name}': {first_problem(error)}") from None
-
-
-def first_problem(error: ValidationError) -> str:
-    """The first thing pydantic found, as `field: what`."""
-    found = error.errors()[0]
-    where = ".".join(str(part) for part in found["loc"])
-    what = found["msg"].removeprefix("Value error, ")
-    return f"{where}: {what}" if where else what
 
 
 @dataclass(frozen=True)

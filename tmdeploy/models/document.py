@@ -9,8 +9,8 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tmdeploy.errors import CheckpointError, UsageError
-from tmdeploy.metadata import Preprocessing
-from tmdeploy.models.arch import VitConfig, first_problem
+from tmdeploy.metadata import Preprocessing, first_problem
+from tmdeploy.models.arch import VitConfig
 from tmdeploy.recipe import Recipe
 
 FORMAT: Final = "tmdeploy"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tmdeploy.backends.ort_session import make_session
+from tmdeploy.boundary import foreign_run, library_call
 from tmdeploy.errors import ArtifactError, DataError
 from tmdeploy.quantize.request import Calibration
 
@@ -70,24 +71,25 @@ def calibrate(
     import onnx
 
     source = folder / "source.onnx"
-    onnx.save(model, source)
-    calibrator = _calibrator(method, percentile, source, folder / "calibration.onnx")
-    calibrator.select_tensors_to_calibrate = lambda inferred: (set(tensors), _value_infos(inferred, tensors))
-    calibrator.augment_graph()
+    with _calibrating(path):
+        onnx.save(model, source)
+        calibrator = _calibrator(method, percentile, source, folder / "calibration.onnx")
+        calibrator.select_tensors_to_calibrate = lambda inferred: (set(tensors), _value_infos(inferred, tensors))
+        calibrator.augment_graph()
     calibrator.infer_session = make_session(folder / "calibration.onnx", path=path, threads=threads)
     name = model.graph.input[0].name
     seen = 0
     for images in batches:
         progress(f"calibrating on images {seen + 1} to {seen + len(images)}")
         seen += len(images)
-        with _run_of(path):
+        with _calibrating(path), foreign_run(path):
             calibrator.collect_data(_OneBatch({name: images}))
     if not seen:
         raise DataError("no images to calibrate on", path=path, remedy="Give JPEG, PNG or similar files")
     progress("computing ranges")
-    with _run_of(path):
+    with _calibrating(path):
         found = calibrator.compute_data()
-    ranges = {tensor: float(np.max(np.abs(found[tensor].range_value))) for tensor in tensors}
+        ranges = {tensor: float(np.max(np.abs(found[tensor].range_value))) for tensor in tensors}
     wild = [tensor for tensor, largest in ranges.items() if not np.isfinite(largest)]
     if wild:
         raise ArtifactError(
@@ -118,11 +120,7 @@ def _value_infos(model: onnx.ModelProto, tensors: Sequence[str]) -> dict[str, on
 
 
 @contextlib.contextmanager
-def _run_of(path: Path) -> Any:
-    """The calibrators print to stdout, where JSON may go, and let ONNX Runtime's errors through."""
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    except (RuntimeError, ValueError, IndexError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ArtifactError(f"calibration failed ({first})", path=path) from error
+def _calibrating(path: Path) -> Iterator[None]:
+    """The calibrators print to stdout, where JSON may go, and let everybody's errors through."""
+    with library_call(path, "calibration failed"), contextlib.redirect_stdout(io.StringIO()):
+        yield

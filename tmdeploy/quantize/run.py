@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 import tmdeploy
 from tmdeploy.backends.onnxruntime import open_runner
+from tmdeploy.boundary import library_call
 from tmdeploy.ending import temporary_folder
 from tmdeploy.engine.lowering import name_nodes, standard_opset
 from tmdeploy.engine.source import load_source
@@ -35,6 +36,7 @@ from tmdeploy.validate import ValidationReport, validate
 from tmdeploy.validate.samples import ImageFiles
 
 Progress = Callable[[str], None]
+_NOT_AS_EXPORTED = "Its graph is not as tmdeploy exports it: export it again"
 
 
 def quantize(request: QuantizeRequest, progress: Progress = lambda _: None) -> QuantizeReport:
@@ -57,8 +59,10 @@ def quantize(request: QuantizeRequest, progress: Progress = lambda _: None) -> Q
     progress("reading the model")
     model, found = load_source(request.model)
     metadata = check_source(request, found, standard_opset(model))
-    name_nodes(model)
-    choice = choose(model, metadata.steps, request.keep_float)
+    with library_call(request.model, "cannot be quantised", remedy=_NOT_AS_EXPORTED):
+        onnx.checker.check_model(model)
+        name_nodes(model)
+        choice = choose(model, metadata.steps, request.keep_float)
     images = split_images(
         request.data,
         request.eval_data,
@@ -84,7 +88,8 @@ def quantize(request: QuantizeRequest, progress: Progress = lambda _: None) -> Q
         progress(f"quantising {len(choice.quantized)} nodes")
         record = _record(request, metadata, choice, pictures)
         made = folder / request.output.name
-        onnx.save(_quantized(model, choice, ranges, metadata, record), made)
+        with library_call(request.model, "cannot be quantised", remedy=_NOT_AS_EXPORTED):
+            onnx.save(_quantized(model, choice, ranges, metadata, record), made)
         comparison = _compare(request, made, images, 1 if not metadata.dynamic_batch else request.batch, progress)
         drop = _drop(comparison, request.max_drop)
         if drop.passed:

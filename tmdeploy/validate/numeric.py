@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tmdeploy.backends.base import OpensParts, StepTrace
+from tmdeploy.boundary import library_call
 from tmdeploy.errors import ArtifactError
 from tmdeploy.metadata import ArtifactMetadata, StepRecord
+from tmdeploy.onnx_file import read_onnx
 
 if TYPE_CHECKING:
     import onnx
@@ -56,8 +58,9 @@ class TeacherForcing:
         self._metadata = metadata
         self.default_amounts = metadata.schedule
         self._parts = []
-        model = onnx.load(path)
-        extractor = onnx.utils.Extractor(onnx.shape_inference.infer_shapes(model))
+        model, _ = read_onnx(path)
+        with library_call(path, "its steps cannot be cut out"):
+            extractor = onnx.utils.Extractor(onnx.shape_inference.infer_shapes(model))
         for step in metadata.steps:
             inputs, outputs = _boundary(step, metadata)
             try:
