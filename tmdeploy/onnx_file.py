@@ -159,26 +159,34 @@ def shape_of(value: onnx.ValueInfoProto) -> Shape:
 
 
 def _check_names(model: onnx.ModelProto) -> None:
-    """Look at every text and every type once. Raises UnicodeDecodeError and ValueError."""
+    """Look at every text and every type once. Raises ValueError."""
     import onnx
 
+    texts: list[str] = []
     elements, kinds = set(onnx.TensorProto.DataType.values()), set(onnx.AttributeProto.AttributeType.values())
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
         element = value.type.tensor_type.elem_type
         if element not in elements:
             raise ValueError(f"'{value.name}' is of the unknown type {element}")
-        shape_of(value)
-    _ = [(entry.key, entry.value) for entry in model.metadata_props]
-    _ = [entry.domain for entry in model.opset_import]
+        texts += (value.name, *(side.dim_param for side in value.type.tensor_type.shape.dim))
+    for entry in model.metadata_props:
+        texts += (entry.key, entry.value)
+    texts += (entry.domain for entry in model.opset_import)
+    texts += (tensor.name for tensor in model.graph.initializer)
     for function in model.functions:
-        _ = (function.name, function.domain, *function.input, *function.output)
+        texts += (function.name, function.domain, *function.input, *function.output)
     for node in _nodes(model):
-        _ = (node.name, node.op_type, node.domain, *node.input, *node.output)
-        for attribute in node.attribute:
-            if attribute.type not in kinds:
-                raise ValueError(f"attribute '{attribute.name}' is of the unknown type {attribute.type}")
+        texts += (node.name, node.op_type, node.domain, *node.input, *node.output)
         if not any(node.output):
             raise ValueError(f"node '{node.name or node.op_type}' computes nothing")
+        for attribute in node.attribute:
+            texts.append(attribute.name)
+            if attribute.type not in kinds:
+                raise ValueError(f"attribute '{attribute.name}' is of the unknown type {attribute.type}")
+    try:
+        "".join(texts).encode()  # protobuf hands out what is no UTF-8 as bytes, or as lone surrogates
+    except (TypeError, UnicodeError):
+        raise ValueError("a name in it is no UTF-8") from None
 
 
 def _check_tensors(model: onnx.ModelProto, path: Path) -> None:

@@ -40,8 +40,8 @@ class VitConfig(BaseModel):
         pre_norm: Whether there is a LayerNorm before block 0 (`norm_pre`).
         fc_norm: Whether the final LayerNorm comes after pooling (`fc_norm`) instead of before it (`norm`).
         norm_eps: LayerNorm's epsilon.
-        act: The MLP's activation: `gelu` (exact), `gelu_tanh` (its tanh approximation), `quick_gelu` (x sigmoid(1.702 x),
-            OpenAI's CLIP), `relu` or `silu`.
+        act: The MLP's activation: `gelu` (exact), `gelu_tanh` (its tanh approximation), `quick_gelu` (OpenAI's CLIP:
+            x sigmoid(1.702 x)), `relu` or `silu`.
         norm_placement: Where a block normalises: `pre`: x + f(norm(x)); `res_post`: x + norm(f(x)) (Swin v2's, timm's
             ResPostBlock).
         scales: Patch sizes of extra scales (MSTM's multi-scale stem, `ms_embed.*`); empty: a plain stem.
