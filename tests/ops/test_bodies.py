@@ -30,7 +30,9 @@ def test_body_passes_the_checker_without_a_scattering_reduction(op: str, attribu
     context = onnx.checker.C.CheckerContext()
     context.ir_version, context.opset_imports = 10, {"": opset, DOMAIN: 1}
     onnx.checker.check_function(function, context)
+    read = {name for node in function.node for name in node.input}
     for node in function.node:
+        assert node.op_type != "Constant" or node.output[0] in read  # ONNX Runtime warns of them once they are inlined
         assert node.domain == ""
         assert onnx.defs.has(node.op_type, max_inclusive_version=opset)
         if node.op_type.startswith("Scatter"):  # TensorRT rejects or ignores a reduction

@@ -100,7 +100,6 @@ def unordered_last_lines(values: str, out: str) -> str:
     """Statements that replace NaN by -inf in float32 `values` (rule 2)."""
     return f"""
         {out}_isnan = IsNaN ({values})
-        {out}_one = Constant <value = float[1] {{1.0}}> ()
         {out}_minus = Constant <value = float[1] {{-1.0}}> ()
         {out}_void = Constant <value = float[1] {{0.0}}> ()
         {out}_lowest = Div ({out}_minus, {out}_void)

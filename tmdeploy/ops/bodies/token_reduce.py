@@ -16,7 +16,6 @@ _HEAD = """
     zero_scalar = Squeeze (zero)
     one_scalar = Squeeze (one)
     none = Constant <value = float[1] {0.0}> ()
-    unit = Constant <value = float[1] {1.0}> ()
     tokens = Shape <start = 1, end = 2> (x)
     total = Shape <start = 1, end = 2> (index)
     tokens_scalar = Squeeze (tokens)
@@ -79,6 +78,7 @@ _MEAN = f"""
     {_UNWEIGHTED}
     x_moved = MatMul (membership, x_source)
     x_sum = Add (x_anchor, x_moved)
+    unit = Constant <value = float[1] {{1.0}}> ()
     members_or_one = Max (members, unit)
     mean = Div (x_sum, members_or_one)
 """
@@ -120,6 +120,7 @@ _TAILS = {
         weightless = Equal (wsum, none)
         present = Cast <to = 1> (anchored)
         factor = Where (weightless, present, weight_anchor)
+        unit = Constant <value = float[1] {{1.0}}> ()
         divisor = Where (weightless, unit, wsum)
         factor_column = Unsqueeze (factor, last)
         divisor_column = Unsqueeze (divisor, last)
