@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 import tmdeploy
+from tmdeploy.boundary import set_time_limit
 from tmdeploy.errors import TmdeployError
 from tmdeploy.report.text import never_fail_to_print
 
@@ -38,7 +39,7 @@ COMMANDS = (
 )
 _NEED_ARGUMENTS = {"export", "quantize", "build", "refit", "validate", "bench", "infer", "inspect", "visualize"}
 _EPILOG = "Every command takes --debug (show tracebacks) and --quiet. Exit codes: 0 done or passed, 1 a check failed, \
-2 usage, 3 environment missing, 4 export, parse or build failed, 130 interrupted, 143 terminated."
+2 usage, 3 environment missing, 4 export, parse or build failed, 124 --timeout, 130 interrupted, 143 terminated."
 
 
 def run(argv: Sequence[str] | None = None) -> None:
@@ -48,6 +49,7 @@ def run(argv: Sequence[str] | None = None) -> None:
     # taken out here so that they work before and after the command's name alike
     settings.debug, settings.quiet = "--debug" in arguments, bool({"-q", "--quiet"} & set(arguments))
     arguments = [argument for argument in arguments if argument not in {"--debug", "-q", "--quiet"}]
+    set_time_limit(None)
     build_app()(arguments, prog_name="tmdeploy")
 
 

@@ -12,6 +12,7 @@ from .console import ArchOption, JsonOption, NumHeadsOption, Output, ThreadsOpti
 from .native_option import NativeOption, TrustEngineOption
 from .numbers import batch_sizes, percentiles, seconds
 from .schedule_option import ForEach, KeepsOption, RsOption, SchedulesOption, asked_for
+from .timeout_option import TimeoutOption
 
 
 def bench(
@@ -68,6 +69,7 @@ def bench(
     num_heads: NumHeadsOption = None,
     backend: BackendsOption = None,
     threads: ThreadsOption = None,
+    timeout: TimeoutOption = None,
     native: NativeOption = True,
     trust_engine: TrustEngineOption = False,
     trust_checkpoint: TrustOption = False,

@@ -11,6 +11,7 @@ from .backend_option import BackendOption
 from .console import JsonOption, Output, ThreadsOption, TrustOption, progress, warn_skipped
 from .native_option import NativeOption, TrustEngineOption
 from .schedule_option import KeepOption, ROption, ScheduleOption, amounts_of, asked_for, one_of, reducer
+from .timeout_option import TimeoutOption
 
 
 def infer(
@@ -25,6 +26,7 @@ def infer(
     csv: Annotated[Path | None, typer.Option(help="Write the result as CSV.")] = None,
     backend: BackendOption = None,
     threads: ThreadsOption = None,
+    timeout: TimeoutOption = None,
     native: NativeOption = True,
     trust_engine: TrustEngineOption = False,
     trust_checkpoint: TrustOption = False,

@@ -9,6 +9,7 @@ import typer
 
 from .console import JsonOption, Output, ThreadsOption, progress, warn_skipped
 from .native_option import NativeOption
+from .timeout_option import TimeoutOption
 
 
 def quantize(
@@ -48,6 +49,7 @@ def quantize(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the choice of images.")] = 0,
     threads: ThreadsOption = None,
+    timeout: TimeoutOption = None,
     native: NativeOption = True,
     json: JsonOption = None,
 ) -> None:

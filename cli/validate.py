@@ -12,6 +12,7 @@ from .console import ArchOption, JsonOption, NumHeadsOption, Output, ThreadsOpti
 from .native_option import NativeOption, TrustEngineOption
 from .numbers import batch_sizes
 from .schedule_option import KeepsOption, RsOption, SchedulesOption, amounts_of, asked_for, reducer
+from .timeout_option import TimeoutOption
 
 
 def validate(
@@ -42,6 +43,7 @@ def validate(
     num_heads: NumHeadsOption = None,
     backend: CandidateOption = None,
     threads: ThreadsOption = None,
+    timeout: TimeoutOption = None,
     native: NativeOption = True,
     trust_engine: TrustEngineOption = False,
     trust_checkpoint: TrustOption = False,

@@ -11,6 +11,7 @@ from .backend_option import BackendOption
 from .console import JsonOption, Output, TrustOption, progress, warn_skipped
 from .native_option import NativeOption
 from .schedule_option import KeepOption, ROption, ScheduleOption, amounts_of, asked_for, one_of, reducer
+from .timeout_option import TimeoutOption
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,6 +32,7 @@ def visualize(
     keep: KeepOption = None,
     schedule: ScheduleOption = None,
     backend: BackendOption = None,
+    timeout: TimeoutOption = None,
     native: NativeOption = True,
     trust_checkpoint: TrustOption = False,
     json: JsonOption = None,

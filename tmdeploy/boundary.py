@@ -97,17 +97,12 @@ class _Call:
 _limit = _TimeLimit()
 
 
-@contextlib.contextmanager
-def time_limit(seconds: float | None) -> Iterator[None]:
-    """Let no call of `foreign_run` in the block take longer; None: however long it takes.
+def set_time_limit(seconds: float | None) -> None:
+    """Let no call of `foreign_run` take longer; None: however long it takes.
 
     A library that does not stop when it is asked to takes the process with it: this is for the command line.
     """
-    before, _limit.seconds = _limit.seconds, seconds
-    try:
-        yield
-    finally:
-        _limit.seconds = before
+    _limit.seconds = seconds
 
 
 @contextlib.contextmanager
@@ -119,7 +114,7 @@ def foreign_run(path: Path, stop: Callable[[], None] = lambda: None) -> Iterator
         stop: Asks the library to give up; called from another thread.
 
     Raises:
-        TimeLimitReached: It took longer than `time_limit`.
+        TimeLimitReached: It took longer than `set_time_limit` says.
     """
     if _limit.seconds is None:
         yield

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import onnx
 import pytest
 
 from tests.cli.running import run
@@ -62,32 +61,6 @@ class Finder:
 sys.meta_path.insert(0, Finder())
 tmdeploy_cli.main(["doctor"])
 """
-
-
-@pytest.fixture(scope="module")
-def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file whose Loop never ends."""
-    helper, boolean, integer = onnx.helper, onnx.TensorProto.BOOL, onnx.TensorProto.INT64
-    body = helper.make_graph(
-        [helper.make_node("Identity", ["going"], ["still"]), helper.make_node("Add", ["state", "state"], ["next"])],
-        "body",
-        [
-            helper.make_tensor_value_info("turn", integer, []),
-            helper.make_tensor_value_info("going", boolean, []),
-            helper.make_tensor_value_info("state", integer, []),
-        ],
-        [helper.make_tensor_value_info("still", boolean, []), helper.make_tensor_value_info("next", integer, [])],
-    )
-    graph = helper.make_graph(
-        [helper.make_node("Loop", ["", "true", "zero"], ["end"], body=body)],
-        "endless",
-        [],
-        [helper.make_tensor_value_info("end", integer, [])],
-        [helper.make_tensor("true", boolean, [], [True]), helper.make_tensor("zero", integer, [], [0])],
-    )
-    path = tmp_path_factory.mktemp("endless") / "endless.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
-    return path
 
 
 @contextlib.contextmanager

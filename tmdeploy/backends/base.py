@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from tmdeploy.metadata import ArtifactMetadata, Preprocessing
 
 Array = NDArray[np.float32]
 IntArray = NDArray[np.int32]
+_MANY_THREADS = 64  # on any machine
 
 
 @dataclass(frozen=True)
@@ -183,9 +185,10 @@ def open_runner(path: Path, *, threads: int | None = None, backend: str | None =
     Raises:
         ArtifactError: The file is missing, truncated or foreign.
         EnvironmentMissing: The backend's package is not installed.
-        UsageError: No such backend or precision.
+        UsageError: No such backend or precision, or more threads than any machine wants.
     """
     info = backend_for(path, backend)
+    check_threads(threads)
     if not path.is_file():
         raise ArtifactError("no such file", path=path, remedy="Check the path")
     precision = "" if backend is None else backend.partition(":")[2]
@@ -194,6 +197,19 @@ def open_runner(path: Path, *, threads: int | None = None, backend: str | None =
     runner = importlib.import_module(info.module).open_runner(path, threads=threads, **options)
     assert isinstance(runner, Runner)  # noqa: S101 - the protocol of this module
     return runner
+
+
+def check_threads(threads: int | None) -> None:
+    """Refuse what libraries answer with a crash.
+
+    Raises:
+        UsageError: Fewer than one, or far more than there are cores.
+    """
+    most = max(_MANY_THREADS, os.cpu_count() or 1)
+    if threads is not None and not 1 <= threads <= most:
+        raise UsageError(
+            f"--threads {threads}: from 1 to {most}", remedy=f"This machine has {os.cpu_count()} cores: more are slower"
+        )
 
 
 def _chosen(choice: str) -> BackendInfo:

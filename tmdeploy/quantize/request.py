@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tmdeploy.backends.base import check_threads
 from tmdeploy.errors import ArtifactError, UsageError
 from tmdeploy.files import check_outputs
 from tmdeploy.metadata import ArtifactMetadata
@@ -67,6 +68,7 @@ def check_request(request: QuantizeRequest) -> None:
         raise UsageError(
             f"{request.model}: only an .onnx is quantised", remedy="Export a checkpoint first: tmdeploy export"
         )
+    check_threads(request.threads)
     if not request.data:
         raise UsageError("there is nothing to calibrate on", remedy="Name images with --data")
     if not 50.0 <= request.percentile <= 100.0:
