@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tmdeploy.methods.spec import Match, MethodSpec, Select
+from tmdeploy.methods.spec import Match, MethodSpec, Score, Select
 from tmdeploy.models.arch import VitConfig
 from tmdeploy.schedule import Step
 
@@ -80,7 +80,8 @@ def _reduction_macs(config: VitConfig, spec: MethodSpec, step: Step) -> int:
         half = patches // 2
         return half * (patches - half) * (config.width // config.heads) + moved
     if isinstance(planner, Select):
-        score = step.tokens_in * config.width  # the class token's row, over all heads
+        rows = patches if planner.score is Score.RECEIVED else 1  # of the attention matrix; one norm of the keys too
+        score = rows * step.tokens_in * config.width
         if planner.metric is None:
             return score + moved
         kept = step.tokens_out - config.num_prefix

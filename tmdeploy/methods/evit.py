@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from tmdeploy.methods.registry import register
-from tmdeploy.methods.spec import Leftover, MethodSpec, ReduceMode, Score, Select, Weight
+from tmdeploy.methods.spec import SCORE_HELP, Leftover, MethodSpec, ReduceMode, Score, Select, Weight
 
 
 @dataclass(frozen=True)
 class EViTOptions:
-    """No options; `--keep` and `--layers` say all there is to say."""
+    """What decides which tokens stay."""
+
+    score: Literal["cls", "received", "key_norm"] = field(default="cls", metadata={"help": SCORE_HELP})
 
 
 @register(
@@ -19,11 +22,11 @@ class EViTOptions:
     source="Liang et al., Not All Patches are What You Need, ICLR 2022, arXiv 2202.07800",
     options=EViTOptions,
 )
-def evit(_: EViTOptions) -> MethodSpec:
+def evit(options: EViTOptions) -> MethodSpec:
     """The fused token is the attention-weighted sum, not divided by the attention's sum, as in the official code."""
     return MethodSpec(
         "evit",
-        planner=Select(Score.CLS, Leftover.FUSE, order="score"),
+        planner=Select(Score(options.score), Leftover.FUSE, order="score"),
         mode=ReduceMode.SUM,
         weight=Weight.KEPT_ONE,
         default_layers=(3, 6, 9),

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tmdeploy.methods.registry import register
-from tmdeploy.methods.spec import Leftover, MethodSpec, Metric, Score, Select, Weight
+from tmdeploy.methods.spec import POOL_HELP, SCORE_HELP, Leftover, MethodSpec, Metric, Score, Select, Weight
 
 
 @dataclass(frozen=True)
 class MSTMOptions:
     """What the abstract leaves open, with the defaults of the closest published relatives (EViT, TPS, DiffRate)."""
 
-    score: Literal["cls", "cls_value", "ats"] = field(
-        default="cls", metadata={"help": "importance: class attention, times value norm per head, or ATS's form"}
+    score: Literal["cls", "cls_value", "ats", "received", "key_norm"] = field(
+        default="cls", metadata={"help": f"{SCORE_HELP}; cls_value and ats: times the values' norm"}
     )
     metric: Literal["x", "keys"] = field(
         default="x", metadata={"help": "vectors whose cosine similarity finds the nearest crucial token"}
@@ -27,6 +27,7 @@ class MSTMOptions:
         default="size", metadata={"help": "weight of a token in the merged mean"}
     )
     prop_attn: bool = field(default=False, metadata={"help": "add log(size) to the attention logits"})
+    pool: Literal["size", "mean"] = field(default="size", metadata={"help": POOL_HELP})
 
 
 @register(
@@ -42,6 +43,7 @@ def mstm(options: MSTMOptions) -> MethodSpec:
         planner=Select(Score(options.score), Leftover.NEAREST, order="index", metric=Metric(options.metric)),
         weight=Weight(options.weight),
         prop_attn=options.prop_attn,
+        pool_by_size=options.pool == "size",
         default_layers=(3, 6, 9),
         default_amount="0.7",
     )

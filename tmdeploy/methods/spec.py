@@ -16,11 +16,26 @@ class Metric(enum.Enum):
 
 
 class Score(enum.Enum):
-    """The importance of a token, [B, N], from the class token's attention row a_h over heads h."""
+    """The importance of a token, [B, N]: from the class token's attention row a_h over heads h, or without one."""
 
     CLS = "cls"  # mean_h a_h (EViT)
     CLS_VALUE = "cls_value"  # mean_h a_h * ||v_h||, values per head
     ATS = "ats"  # (sum_h a_h) * ||v||, values of all heads concatenated
+    RECEIVED = "received"  # attention received: mean over heads and the patch tokens' rows (LTP)
+    KEY_NORM = "key_norm"  # mean_h ||k_h||, over its sum over all tokens
+
+    @property
+    def needs_class_token(self) -> bool:
+        """Whether it reads the class token's attention row."""
+        return self in {Score.CLS, Score.CLS_VALUE, Score.ATS}
+
+
+# What the options `score` and `pool` of several methods say of themselves.
+SCORE_HELP = (
+    "importance: attention of the class token, or, for models without one, attention received from the patch tokens, "
+    "or the keys' norms"
+)
+POOL_HELP = "models that pool the mean: weigh tokens by size (ToMe for MAE), or plainly (ToMe's patch for timm)"
 
 
 class Weight(enum.Enum):
@@ -76,6 +91,7 @@ class MethodSpec:
         mode: How the reduce combines tokens.
         weight: Its weights; None where the mode needs none.
         prop_attn: Add log(size) to the attention logits (ToMe, section 3.3).
+        pool_by_size: Mean pooling weighs tokens by size, where sizes are tracked.
         default_layers: Blocks with a step; None means every block.
         default_amount: What `--r` or `--keep` is when not given.
         options: The named options that made this spec, for metadata.
@@ -86,6 +102,7 @@ class MethodSpec:
     mode: ReduceMode = ReduceMode.WMEAN
     weight: Weight | None = None
     prop_attn: bool = False
+    pool_by_size: bool = True
     default_layers: tuple[int, ...] | None = None
     default_amount: str = "0"
     options: Mapping[str, str | int | float | bool] = field(default_factory=dict)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tmdeploy.methods.registry import register
-from tmdeploy.methods.spec import Match, MethodSpec, Metric, Weight
+from tmdeploy.methods.spec import POOL_HELP, Match, MethodSpec, Metric, Weight
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class ToMeOptions:
     weight: Literal["size", "mean"] = field(
         default="size", metadata={"help": "weigh merged tokens by size, or plainly: scatter_reduce(reduce='mean')"}
     )
+    pool: Literal["size", "mean"] = field(default="size", metadata={"help": POOL_HELP})
 
 
 @register(
@@ -32,5 +33,6 @@ def tome(options: ToMeOptions) -> MethodSpec:
         planner=Match(Metric.KEYS),
         weight=Weight(options.weight),
         prop_attn=options.prop_attn,
+        pool_by_size=options.pool == "size",
         default_amount="13",
     )

@@ -20,12 +20,12 @@ class Signals:
 
 
 def attend(
-    attn: nn.Module, x: Tensor, *, size: Tensor | None, planner: Match | Select | None
+    attn: nn.Module, x: Tensor, *, size: Tensor | None, planner: Match | Select | None, num_prefix: int = 0
 ) -> tuple[Tensor, Signals]:
     """Run `attn` on x, with log(size) added to the logits where size is given, and compute the planner's signals.
 
-    The score of a selection comes from the class token's row alone, computed on the side: the attention itself stays a
-    plain softmax(QK^T)V that a backend can fuse (docs/architecture.md).
+    The score of a selection is computed on the side, from the class token's row alone where it can be: the attention
+    itself stays a plain softmax(QK^T)V that a backend can fuse (docs/architecture.md).
 
     Args:
         attn: Module with `qkv`, `proj`, `num_heads` and optionally `q_norm`, `k_norm`, `norm`, `gate`, `attn_drop`,
@@ -33,6 +33,7 @@ def attend(
         x: [B, N, C], normalised.
         size: float32 [B, N] for proportional attention (ToMe, section 3.3); None for the plain softmax.
         planner: Whose signals to compute; None computes none.
+        num_prefix: Prefix tokens, whose attention a score of attention received leaves out.
 
     Returns:
         The attention's output [B, N, C], before LayerScale and residual; the signals.
@@ -50,7 +51,7 @@ def attend(
     if isinstance(gate := getattr(attn, "gate", None), nn.Module):
         out = out * gate(x).sigmoid()
     out = _optional(attn, "proj_drop", _call(attn, "proj", out))
-    return out, _signals(planner, q, k, v, scale, bias)
+    return out, _signals(planner, q, k, v, scale, bias, num_prefix)
 
 
 def _softmax_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None, *, dropout: float) -> Tensor:
@@ -66,18 +67,31 @@ def _softmax_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tens
 
 
 def _signals(
-    planner: Match | Select | None, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None
+    planner: Match | Select | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    bias: Tensor | None,
+    num_prefix: int,
 ) -> Signals:
     if planner is None:
         return Signals()
     metric = _head_mean(k.float()) if planner.metric is Metric.KEYS else None
     if isinstance(planner, Match):
         return Signals(metric=metric)
-    # the class token's row of the attention, in float32 whatever the model's precision
-    logits = (q[:, :, :1].float() * scale) @ k.float().transpose(-2, -1)
+    if planner.score is Score.KEY_NORM:
+        norm = _norm(k.float()).mean(dim=1)
+        return Signals(metric=metric, score=norm / norm.sum(dim=-1, keepdim=True))
+    # rows of the attention matrix, in float32 whatever the model's precision
+    asking = q[:, :, num_prefix:] if planner.score is Score.RECEIVED else q[:, :, :1]
+    logits = (asking.float() * scale) @ k.float().transpose(-2, -1)
     if bias is not None:
         logits = logits + bias
-    row = logits.softmax(dim=-1)[:, :, 0]  # [B, H, N]
+    rows = logits.softmax(dim=-1)  # [B, H, 1 or N - P, N]
+    if planner.score is Score.RECEIVED:
+        return Signals(metric=metric, score=rows.mean(dim=(1, 2)))
+    row = rows[:, :, 0]  # [B, H, N]
     if planner.score is Score.CLS:
         score = row.mean(dim=1)
     elif planner.score is Score.CLS_VALUE:

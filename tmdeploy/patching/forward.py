@@ -48,6 +48,7 @@ def reducing_forward(self: nn.Module, x: Tensor, *args: object, **kwargs: object
         place.placement,
         size=state.size if state.spec.prop_attn else None,
         planner=state.spec.planner if has_step else None,
+        num_prefix=state.num_prefix,
         reduce=(lambda tokens, signals: state.step(number, tokens, signals)) if has_step else None,
     )
 
@@ -59,6 +60,7 @@ def run_block(
     *,
     size: Tensor | None = None,
     planner: Match | Select | None = None,
+    num_prefix: int = 0,
     reduce: Callable[[Tensor, Signals], Tensor] | None = None,
 ) -> Tensor:
     """A block as timm writes it: x + ls1(attn(norm1(x))), then x + ls2(mlp(norm2(x))), with drop paths.
@@ -69,11 +71,12 @@ def run_block(
         placement: `res_post` normalises the branches' results: x + norm1(attn(x)), then x + norm2(mlp(x)).
         size: As `attend`.
         planner: As `attend`.
+        num_prefix: As `attend`.
         reduce: Applied between the two: tokens [B, N, C] and signals to tokens [B, M, C].
     """
     before = placement == "pre"
     attn, norm1, mlp, norm2 = (block.get_submodule(name) for name in ("attn", "norm1", "mlp", "norm2"))
-    attended, signals = attend(attn, norm1(x) if before else x, size=size, planner=planner)
+    attended, signals = attend(attn, norm1(x) if before else x, size=size, planner=planner, num_prefix=num_prefix)
     x = x + _branch(block, ("ls1", "drop_path1"), attended if before else norm1(attended))
     if reduce is not None:
         x = reduce(x, signals)

@@ -105,10 +105,13 @@ def attach(
     if beyond:
         raise UsageError(f"the recipe reduces in block {beyond[0]}; the module has {len(blocks)} blocks")
     has_class_token = getattr(module, "cls_token", None) is not None
-    if isinstance(recipe.spec.planner, Select) and not has_class_token:
+    planner = recipe.spec.planner
+    if isinstance(planner, Select) and planner.score.needs_class_token and not has_class_token:
         raise UnsupportedModel(
-            f"method '{recipe.method}' scores tokens by the class token's attention, and the model has no class token",
-            remedy="Use a similarity-driven method such as tome",
+            f"method '{recipe.method}' scores tokens by the class token's attention (score={planner.score.value}), and "
+            "the model has no class token",
+            remedy="Choose another score, score=received (attention received from the patch tokens) or score=key_norm, "
+            "with -O or options=, or a similarity-driven method such as tome",
         )
     unpatch(module)
     if placements is None:
@@ -199,7 +202,7 @@ def _check_patched(module: nn.Module, state: Reduction, images: Tensor, output: 
 def _pooling(module: nn.Module, state: Reduction) -> types.MethodType | None:
     """Mean pooling must weigh merged tokens by their size (ToMe's MAE patch)."""
     kind = getattr(module, "global_pool", "token")
-    if not state.spec.tracks_size or kind not in {"avg", "avgmax"}:
+    if not (state.spec.tracks_size and state.spec.pool_by_size) or kind not in {"avg", "avgmax"}:
         return None
     original = getattr(module, "pool", None)
     if original is None:

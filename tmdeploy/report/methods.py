@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tmdeploy.methods import MethodInfo, methods
@@ -29,13 +31,14 @@ def methods_table() -> Table:
         kind, layers = row["schedule"], row["default_layers"]
         blocks = "every block" if layers is None else "blocks " + ", ".join(map(str, layers))
         default = "" if kind is None else f"--{kind} {row['default_amount']}\n{blocks}"
-        options = "\n".join(f"{option['name']}={option['default']}: {option['help']}" for option in row["options"])
+        options = "\n".join(map(_option_text, row["options"]))
         table.add_row(styled((info.name, "bold")), styled(f"{info.summary}\n", (info.source, "dim")), default, options)
     return table
 
 
 def _row(info: MethodInfo) -> dict[str, Any]:
     spec = info.build(info.options())
+    kinds = typing.get_type_hints(info.options)
     return {
         "name": info.name,
         "summary": info.summary,
@@ -44,7 +47,18 @@ def _row(info: MethodInfo) -> dict[str, Any]:
         "default_amount": spec.default_amount if spec.schedule_kind else None,
         "default_layers": spec.default_layers,
         "options": [
-            {"name": option.name, "default": option.default, "help": option.metadata.get("help", "")}
+            {
+                "name": option.name,
+                "default": option.default,
+                "choices": list(typing.get_args(kinds[option.name])),
+                "help": option.metadata.get("help", ""),
+            }
             for option in dataclasses.fields(info.options)
         ],
     }
+
+
+def _option_text(option: Mapping[str, Any]) -> str:
+    """`weight=size (or mean): what it does`."""
+    others = ", ".join(str(choice) for choice in option["choices"] if choice != option["default"])
+    return f"{option['name']}={option['default']}{f' (or {others})' if others else ''}: {option['help']}"
