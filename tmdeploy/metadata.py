@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -14,6 +14,9 @@ METADATA_VERSION = 1
 
 # Beyond what any ViT is, and below what would cost memory to look at.
 _LONGEST, _MOST_BLOCKS, _WIDEST, _LARGEST = 16 << 20, 1000, 1 << 14, 2**31 - 1
+Side = Annotated[int, Field(ge=1, le=1 << 14)]  # pixels; a bound on what a file may make us allocate
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
 class _Frozen(BaseModel):
@@ -24,13 +27,28 @@ class Preprocessing(_Frozen):
     """How pixels become the model's input: resize the shorter side, crop the centre, scale to [0, 1], normalise.
 
     The resize target of the shorter side is floor(image_size / crop_pct), timm's rule (timm.data.transforms_factory).
+    With crop_mode `squash` both sides are resized to their targets, whatever the picture's proportions.
     """
 
-    image_size: tuple[int, int] = Field(default=(224, 224), description="height and width of the model's input, pixels")
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    image_size: tuple[Side, Side] = Field(
+        default=(224, 224), description="height and width of the model's input, pixels"
+    )
+    mean: tuple[Finite, Finite, Finite] = (0.485, 0.456, 0.406)
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
-    crop_pct: float = Field(default=0.875, gt=0.0, le=1.0)
+    crop_pct: float = Field(default=0.875, ge=0.1, le=1.0, description="published models have 0.7 to 1")
+    crop_mode: Literal["center", "squash"] = "center"
+
+
+class Assumption(_Frozen):
+    """Something that the names and shapes of a checkpoint's weights cannot settle, and what was taken for it."""
+
+    key: str = Field(description="as in `--assume KEY=VALUE`")
+    value: str
+    why: str = Field(description="where the value is from, a few words")
+    alternatives: dict[str, str] = Field(
+        default={}, description="other values by the known architecture of the same shapes that has them"
+    )
 
 
 class StepRecord(_Frozen):
@@ -117,6 +135,9 @@ class ArtifactMetadata(_Frozen):
     preprocessing: Preprocessing = Preprocessing()
     preprocessing_in_graph: bool = Field(
         default=False, description="input is uint8 [B, H, W, 3] at image_size, not f32"
+    )
+    assumptions: tuple[Assumption, ...] = Field(
+        default=(), description="what the checkpoint did not settle; none if it states all"
     )
     class_names: tuple[str, ...] = ()
     opset: int

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 def resize_and_crop(image: Image, spec: Preprocessing) -> Image:
     """Resize the shorter side to floor(size / crop_pct), then crop the centre (timm and torchvision's rules).
 
+    In mode `squash` both sides are resized to that, whatever the picture's proportions.
+
     Like timm, this ignores EXIF orientation: the published accuracies were measured that way.
 
     Args:
@@ -48,6 +50,7 @@ def resized_size(size: tuple[int, int], spec: Preprocessing) -> tuple[int, int]:
 
     The rounding is part of it: one pixel more shifts the centre, and the model sees another picture. For a square
     model the longer side is truncated (torchvision's Resize), for any other both are rounded (timm's ResizeKeepRatio).
+    Mode `squash` gives up the picture's proportions and resizes each side to its own target.
 
     Args:
         size: Of the picture: width, height.
@@ -58,6 +61,8 @@ def resized_size(size: tuple[int, int], spec: Preprocessing) -> tuple[int, int]:
     """
     width, height = size
     target_height, target_width = (math.floor(side / spec.crop_pct) for side in spec.image_size)
+    if spec.crop_mode == "squash":
+        return target_width, target_height
     if target_height == target_width:
         longer = int(target_width * max(size) / min(size))
         return (target_width, longer) if width <= height else (longer, target_height)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -33,6 +34,8 @@ class Recipe(BaseModel):
     def _one_amount_a_layer(self) -> Recipe:
         if len(self.amounts) != len(self.layers):
             raise ValueError(f"{len(self.amounts)} amounts for {len(self.layers)} layers")
+        if any(second <= first for first, second in itertools.pairwise(self.layers)):
+            raise ValueError("layers are not in ascending order, each once")
         return self
 
     @classmethod

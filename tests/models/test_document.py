@@ -40,7 +40,7 @@ def damaged(**changes):
         (damaged(surprise=1), "damaged.*surprise"),
         (damaged(class_names=["a"]), "contradicts itself.*1 class names for 5 classes"),
         (damaged(recipe={"method": "nope", "layers": [0], "amounts": [1]}), "unknown method 'nope'"),
-        (damaged(recipe={"method": "tome", "layers": [9], "amounts": [1]}), r"blocks \(9,\) of 2"),
+        (damaged(recipe={"method": "tome", "layers": [9], "amounts": [1]}), "block 9 of 2 blocks"),
         (damaged(recipe={"method": "tome", "layers": [0, 1], "amounts": [1]}), "damaged .*1 amounts for 2 layers"),
         (damaged(preprocessing={"image_size": [64, 64]}), r"images of \(64, 64\), the model takes \(32, 32\)"),
     ],

@@ -37,7 +37,7 @@ def test_the_model_comes_before_its_average_and_that_is_noted():
     average = {name: tensor + 1 for name, tensor in WEIGHTS.items()}
     weights, notes = find_state_dict({"model_ema": average, "model": WEIGHTS}, HERE)
     assert torch.equal(weights["norm.bias"], WEIGHTS["norm.bias"])
-    assert notes == ("the weights under 'model' are read, not those under 'model_ema'",)
+    assert notes == ("the weights under 'model' are read, not those under 'model_ema': pass --ema to read those",)
 
 
 def test_a_configuration_under_a_wanted_key_is_passed_over():

@@ -11,8 +11,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tmdeploy.errors import UsageError
-from tmdeploy.metadata import Preprocessing, first_problem
+from tmdeploy.metadata import Preprocessing, Side, first_problem
+from tmdeploy.models.arch_table import rows
 
+# The deepest published ViTs have a tenth of this. Bounds on what a file may make us allocate, or count to.
+MAX_DEPTH = 512
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu"]
 
 
@@ -52,17 +55,17 @@ class VitConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = "vit"
-    image_size: tuple[int, int] = (224, 224)
+    image_size: tuple[Side, Side] = (224, 224)
     patch_size: int = 16
-    width: int = 384
-    depth: int = 12
+    width: int = Field(default=384, le=1 << 16)
+    depth: int = Field(default=12, le=MAX_DEPTH)
     heads: int = 6
-    mlp_width: int = 1536
-    num_classes: int = 1000
-    in_channels: int = 3
+    mlp_width: int = Field(default=1536, le=1 << 18)
+    num_classes: int = Field(default=1000, le=1 << 24)
+    in_channels: int = Field(default=3, le=1 << 12)
     class_token: bool = True
     distilled: bool = False
-    registers: int = 0
+    registers: int = Field(default=0, le=1 << 12)
     pool: Literal["token", "avg"] = "token"
     pos_embed_prefix: bool = True
     qkv_bias: bool = True
@@ -73,7 +76,7 @@ class VitConfig(BaseModel):
     norm_eps: float = Field(default=1e-6, gt=0.0, lt=1.0)
     act: Activation = "gelu"
     norm_placement: Literal["pre", "res_post"] = "pre"
-    scales: tuple[int, ...] = ()
+    scales: tuple[int, ...] = Field(default=(), max_length=16)
     fusion: Literal["sum", "concat"] = "sum"
     resample: Literal["nearest", "bilinear"] = "bilinear"
 
@@ -125,115 +128,37 @@ class VitConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Architecture:
-    """A registered architecture: its config, and how images become its input."""
+    """A known architecture: its config, and how images become its input.
+
+    Attributes:
+        config: What it is made of.
+        preprocessing: Of its published weights.
+        usual: Whether weights of its shapes are this one often enough to ask about it; else it is only named.
+        lacks: What tmdeploy's ViT lacks of it; None for what it can build. Its config then only gives its shapes.
+        official_names: Whether only weights with the names of official repositories (`gamma_1`) can be this one.
+    """
 
     config: VitConfig
     preprocessing: Preprocessing
+    usual: bool = True
+    lacks: str | None = None
+    official_names: bool = False
 
 
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # Google's ViT and AugReg: pixels in [-1, 1]
-_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-
-# width, depth; heads are width / 64 and the MLP is 4 widths unless a row says otherwise
-_SIZES: Mapping[str, tuple[int, int]] = {
-    "tiny": (192, 12),
-    "small": (384, 12),
-    "medium": (512, 12),
-    "base": (768, 12),
-    "large": (1024, 24),
-    "huge": (1280, 32),
-}
-
-
-def _entry(
-    name: str,
-    size: str,
-    patch: int,
-    image: int,
-    *,
-    normalise: tuple[tuple[float, float, float], tuple[float, float, float]],
-    crop_pct: float,
-    **fields: Any,
-) -> Architecture:
-    width, depth = _SIZES[size]
-    # every published ViT-H has 16 heads of 80
-    base: dict[str, Any] = {"heads": 16 if size == "huge" else width // 64, "mlp_width": 4 * width}
-    config = VitConfig(
-        **{
-            **base,
-            "name": name,
-            "image_size": (image, image),
-            "patch_size": patch,
-            "width": width,
-            "depth": depth,
-            **fields,
-        }
+@functools.cache
+def known_architectures() -> tuple[Architecture, ...]:
+    """All known architectures, those that tmdeploy cannot build among them, in the order in which inference prefers."""
+    return tuple(
+        Architecture(
+            VitConfig(**row.fields), Preprocessing(**row.preprocessing), row.usual, row.lacks, row.official_names
+        )
+        for row in rows()
     )
-    mean, std = normalise
-    return Architecture(config, Preprocessing(image_size=(image, image), mean=mean, std=std, crop_pct=crop_pct))
 
 
 @functools.cache
 def _registry() -> Mapping[str, Architecture]:
-    """All named architectures. Where two have the same shapes, the first gives its name to what is inferred.
-
-    Structure, normalisation and crop are timm 1.0's for the name's default weights, which tests compare.
-    """
-    found: list[Architecture] = []
-
-    def add(name: str, size: str, patch: int, image: int, **fields: Any) -> None:
-        found.append(_entry(name, size, patch, image, **fields))
-
-    # DeiT: facebookresearch/deit
-    for size, image in (("tiny", 224), ("small", 224), ("base", 224), ("base", 384)):
-        crop = 0.9 if image == 224 else 1.0
-        common: dict[str, Any] = {"normalise": _IMAGENET, "crop_pct": crop}
-        add(f"deit_{size}_patch16_{image}", size, 16, image, **common)
-        add(f"deit_{size}_distilled_patch16_{image}", size, 16, image, distilled=True, **common)
-    # DeiT III: LayerScale, position embedding on patch tokens only
-    sizes = (("small", 224), ("small", 384), ("medium", 224), ("base", 224), ("base", 384))
-    for size, image in (*sizes, ("large", 224), ("large", 384), ("huge", 224)):
-        patch = 14 if size == "huge" else 16
-        crop = 0.9 if image == 224 else 1.0
-        third: dict[str, Any] = {"layer_scale": True, "pos_embed_prefix": False}
-        add(f"deit3_{size}_patch{patch}_{image}", size, patch, image, normalise=_IMAGENET, crop_pct=crop, **third)
-    # ViT, original and AugReg
-    plain = [("tiny", 16, 224), ("tiny", 16, 384), ("small", 8, 224), ("base", 8, 224)]
-    plain += [(size, patch, image) for size in ("small", "base", "large") for patch in (16, 32) for image in (224, 384)]
-    plain += [("large", 14, 224), ("huge", 14, 224)]
-    for size, patch, image in plain:
-        crop = 0.9 if image == 224 else 1.0
-        # the one set of weights of ViT-S/8 is DINO's
-        normalise = _IMAGENET if (size, patch) == ("small", 8) else _HALF
-        add(f"vit_{size}_patch{patch}_{image}", size, patch, image, normalise=normalise, crop_pct=crop)
-    # DINOv2, without a head unless one was trained on top; with registers, these too have no position
-    for size in ("small", "base", "large"):
-        dino: dict[str, Any] = {"normalise": _IMAGENET, "crop_pct": 1.0, "layer_scale": True, "num_classes": 0}
-        add(f"vit_{size}_patch14_dinov2", size, 14, 518, **dino)
-        add(f"vit_{size}_patch14_reg4_dinov2", size, 14, 518, registers=4, pos_embed_prefix=False, **dino)
-    # MAE, fine-tuned with mean pooling (facebookresearch/mae, models_vit.py); evaluated at 256 -> 224
-    for size, patch in (("base", 16), ("large", 16), ("huge", 14)):
-        mean: dict[str, Any] = {"normalise": _IMAGENET, "crop_pct": 0.875, "pool": "avg", "fc_norm": True}
-        add(f"mae_vit_{size}_patch{patch}", size, patch, 224, **mean)
-    # without a class token: mean of the normalised patch tokens
-    gap: dict[str, Any] = {"normalise": _HALF, "class_token": False, "pool": "avg"}
-    for image, crop in ((240, 0.95), (256, 0.95), (384, 0.95)):
-        bare: dict[str, Any] = {"qkv_bias": False, "layer_scale": True, "crop_pct": crop}
-        add(f"vit_medium_patch16_gap_{image}", "medium", 16, image, **gap, **bare)
-    registers: dict[str, Any] = {"layer_scale": True, "fc_norm": True, "pos_embed_prefix": False, "crop_pct": 0.95}
-    for count in (1, 4):
-        add(f"vit_medium_patch16_reg{count}_gap_256", "medium", 16, 256, registers=count, **gap, **registers)
-    # CLIP's image tower with a classifier
-    for patch, crop in ((32, 0.9), (16, 0.95)):
-        clip: dict[str, Any] = {"normalise": _CLIP, "pre_norm": True, "patch_bias": False, "norm_eps": 1e-5}
-        add(f"vit_base_patch{patch}_clip_224", "base", patch, 224, crop_pct=crop, **clip)
-    return {entry.config.name: entry for entry in found}
-
-
-def architectures() -> tuple[Architecture, ...]:
-    """All registered architectures, in the order in which inference prefers them."""
-    return tuple(_registry().values())
+    return {entry.config.name: entry for entry in known_architectures() if entry.lacks is None}
 
 
 def arch_names() -> tuple[str, ...]:

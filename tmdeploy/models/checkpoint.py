@@ -5,24 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from tmdeploy.errors import CheckpointError, UsageError
+from tmdeploy.errors import CheckpointError
 from tmdeploy.files import atomic_path, sha256
-from tmdeploy.metadata import Preprocessing
+from tmdeploy.metadata import Assumption, Preprocessing
 from tmdeploy.models.arch import VitConfig, architecture, default_preprocessing
+from tmdeploy.models.assume import Assumed, assumption
 from tmdeploy.models.document import Description
 from tmdeploy.models.formats import read_file, write_file
-from tmdeploy.models.infer_arch import infer, with_image_size
-from tmdeploy.models.official_names import to_timm_names
+from tmdeploy.models.infer_arch import check_described, infer, with_image_size
+from tmdeploy.models.official_names import has_official_gammas, to_timm_names
 from tmdeploy.models.pos_embed import resize_pos_embed
 from tmdeploy.models.state_dict import find_state_dict
 from tmdeploy.models.vit import VisionTransformer
 from tmdeploy.recipe import Recipe
 
 _LISTED = 5
+# Modules on the way from the image to the head: a weight in one of them that the ViT lacks changes its result.
+_PARTS = frozenset(
+    ("patch_embed", "pos_embed", "cls_token", "norm_pre", "blocks", "norm", "fc_norm", "ms_embed", "ms_fuse")
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +43,9 @@ class LoadedCheckpoint:
         recipe: Method and schedule it was trained with, where the file says so (tmdeploy's own do).
         preprocessing: From the file, else what the architecture's published weights use.
         class_names: From the file, else none.
-        notes: What was assumed or ignored on the way and a user should know, one sentence each.
+        assumptions: What neither names nor shapes of the weights show, and what was taken for it; tmdeploy's own files
+            leave nothing open.
+        notes: What was assumed, chosen or ignored on the way and a user should know, one sentence each.
     """
 
     path: Path
@@ -47,6 +55,7 @@ class LoadedCheckpoint:
     recipe: Recipe | None
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
+    assumptions: tuple[Assumption, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -55,53 +64,72 @@ def load_checkpoint(
     *,
     arch: str | None = None,
     num_heads: int | None = None,
+    assume: Mapping[str, object] | Iterable[str] = (),
     image_size: int | None = None,
+    ema: bool = False,
+    ignore_extra: bool = False,
     trust_checkpoint: bool = False,
 ) -> LoadedCheckpoint:
-    """Read a checkpoint: a state_dict in `.pt`, `.pth` or `.safetensors`, or tmdeploy's own of either kind.
+    """Read a checkpoint: a state_dict in a file of torch.save or safetensors, or tmdeploy's own of either kind.
 
     Only weights are unpickled, unless `trust_checkpoint`.
 
     Args:
         path: The file.
-        arch: Registered architecture that it is; None infers it from the weights' shapes.
-        num_heads: Attention heads, which shapes do not show; None takes the architecture's, else width / 64.
+        arch: Known architecture that it is; None infers it from the weights' names and shapes.
+        num_heads: Attention heads; the same as `assume={"heads": ...}`.
+        assume: What else names and shapes do not show, by the fields of `assume.Assumed`, or as `KEY=VALUE`.
         image_size: Side of the (square) input wanted, pixels; position embeddings are interpolated. None leaves it.
+        ema: Read the averaged copy of the weights.
+        ignore_extra: Leave out weights that the ViT does not have, unless they are of its blocks.
         trust_checkpoint: Allow unpickling, which runs whatever code the file holds.
 
     Raises:
-        CheckpointError: The file cannot be read, is not trusted, or is no ViT (or not the named one).
-        UsageError: Unknown architecture, or impossible heads or image size.
+        CheckpointError: The file cannot be read, is not trusted, is no ViT (or not the named one), or may be several.
+        UsageError: Unknown architecture, or something assumed or an image size that cannot be meant.
     """
     path = Path(path)
     if arch is not None:
         architecture(arch)  # a typing mistake need not wait for the file
+    assumed = Assumed.parse(assume, num_heads=num_heads)
     contents = read_file(path, trust=trust_checkpoint)
-    weights, notes = find_state_dict(contents.held, path)
-    weights = to_timm_names(weights)
+    found, notes = find_state_dict(contents.held, path, ema=ema, ignore_extra=ignore_extra)
+    weights = to_timm_names(found)
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     description = contents.description
+    assumptions: tuple[Assumption, ...] = ()
+    recipe = None if description is None else description.recipe
     try:
         if description is None:
-            inferred = infer(shapes, arch=arch, num_heads=num_heads, image_size=image_size)
-            config, grid, notes = inferred.config, inferred.weights_grid, (*notes, *inferred.notes)
-            description = Description(architecture=config, preprocessing=default_preprocessing(config))
+            named = has_official_gammas(found)
+            inferred = infer(shapes, arch=arch, assumed=assumed, image_size=image_size, official_names=named)
+            config, grid, preprocessing = inferred.config, inferred.weights_grid, inferred.preprocessing
+            assumptions, notes = inferred.assumptions, (*notes, *inferred.notes)
         else:
-            grid = description.architecture.grid
-            _check_agrees(description.architecture, arch, num_heads)
-            config = with_image_size(description.architecture, image_size)
+            described = description.architecture
+            check_described(described, shapes)
+            _check_agrees(described, arch)
+            assumed.check_agrees(described, description.preprocessing)
+            config, grid = with_image_size(described, image_size), described.grid
+            preprocessing = description.preprocessing.model_copy(update={"image_size": config.image_size})
     except CheckpointError as error:
         raise CheckpointError(error.message, path=path, remedy=error.remedy) from None
     if config.grid != grid:
-        notes = (*notes, *_resize(weights, config, grid, description.recipe, path))
+        weights["pos_embed"], resized = _resize(weights["pos_embed"], config, grid, assumed)
+        assumptions += (resized,)
+        notes += _schedule_notes(config, grid, recipe)
+    if ignore_extra:
+        weights, ignored = _without_extra(weights, config, path)
+        notes += ignored
     return LoadedCheckpoint(
         path=path,
         sha256=sha256(path),
         config=config,
         state_dict=weights,
-        recipe=description.recipe,
-        preprocessing=description.preprocessing.model_copy(update={"image_size": config.image_size}),
-        class_names=description.class_names,
+        recipe=recipe,
+        preprocessing=preprocessing,
+        class_names=() if description is None else description.class_names,
+        assumptions=assumptions,
         notes=notes,
     )
 
@@ -112,16 +140,17 @@ def build_model(loaded: LoadedCheckpoint) -> VisionTransformer:
     Raises:
         CheckpointError: Weights are missing, unexpected, mis-shaped or not finite; the message lists them.
     """
-    with torch.device("meta"):  # no initialisation that is overwritten at once
-        model = VisionTransformer(loaded.config)
+    model = _empty_model(loaded.config)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     given = {name: tuple(tensor.shape) for name, tensor in loaded.state_dict.items()}
     problem = _misfit(expected, given)
     if problem is not None:
+        extra = [name for name in given if name not in expected]
+        remedy = "Name the right architecture with --arch, or save the whole state_dict of a timm-style ViT"
+        if extra and all(map(_may_be_ignored, extra)):
+            remedy += "; leave what is not its own out with --ignore-extra"
         raise CheckpointError(
-            f"the weights do not fit {_called(loaded.config)}: {problem}",
-            path=loaded.path,
-            remedy="Name the right architecture with --arch, or save the whole state_dict of a timm-style ViT",
+            f"the weights do not fit {_called(loaded.config)}: {problem}", path=loaded.path, remedy=remedy
         )
     broken = [name for name, tensor in loaded.state_dict.items() if not bool(torch.isfinite(tensor).all())]
     if broken:
@@ -132,18 +161,9 @@ def build_model(loaded: LoadedCheckpoint) -> VisionTransformer:
     return model.eval()
 
 
-def load_model(
-    path: str | Path,
-    *,
-    arch: str | None = None,
-    num_heads: int | None = None,
-    image_size: int | None = None,
-    trust_checkpoint: bool = False,
-) -> tuple[VisionTransformer, LoadedCheckpoint]:
-    """`load_checkpoint`, then `build_model`. Raises as they do."""
-    loaded = load_checkpoint(
-        path, arch=arch, num_heads=num_heads, image_size=image_size, trust_checkpoint=trust_checkpoint
-    )
+def load_model(path: str | Path, **options: Any) -> tuple[VisionTransformer, LoadedCheckpoint]:
+    """`load_checkpoint`, with its options, then `build_model`. Raises as they do."""
+    loaded = load_checkpoint(path, **options)
     return build_model(loaded), loaded
 
 
@@ -181,10 +201,8 @@ def save_checkpoint(
         write_file(temporary, weights, description)
 
 
-def _check_agrees(config: VitConfig, arch: str | None, num_heads: int | None) -> None:
-    """Own files know what they are; an option that says otherwise is a mistake."""
-    if num_heads is not None and num_heads != config.heads:
-        raise UsageError(f"the checkpoint has {config.heads} attention heads, not {num_heads}", remedy="Leave it out")
+def _check_agrees(config: VitConfig, arch: str | None) -> None:
+    """Own files know what they are; an --arch that says otherwise is a mistake."""
     if arch is None or arch == config.name:
         return
     named = architecture(arch).config
@@ -198,20 +216,53 @@ def _check_agrees(config: VitConfig, arch: str | None, num_heads: int | None) ->
         )
 
 
-def _resize(
-    weights: dict[str, Tensor], config: VitConfig, grid: tuple[int, int], recipe: Recipe | None, path: Path
-) -> tuple[str, ...]:
-    prefix = config.num_prefix if config.pos_embed_prefix else 0
-    position = weights.get("pos_embed")
-    if position is None or position.dim() != 3 or position.shape[1] != prefix + grid[0] * grid[1]:
-        raise CheckpointError(
-            f"its position embedding does not fit its {grid[0]} x {grid[1]} patches", path=path, remedy="Save it again"
-        )
-    weights["pos_embed"] = resize_pos_embed(position, old_grid=grid, new_grid=config.grid, num_prefix=prefix)
+def _resize(position: Tensor, config: VitConfig, grid: tuple[int, int], assumed: Assumed) -> tuple[Tensor, Assumption]:
+    how = assumed.pos_embed_resize or "bicubic_antialias"
+    resized = resize_pos_embed(
+        position,
+        old_grid=grid,
+        new_grid=config.grid,
+        num_prefix=config.num_prefix if config.pos_embed_prefix else 0,
+        antialias=how == "bicubic_antialias",
+    )
+    why = "timm's way" if assumed.pos_embed_resize is None else "--assume"
+    return resized, assumption("pos_embed_resize", how, why, {})
+
+
+def _schedule_notes(config: VitConfig, grid: tuple[int, int], recipe: Recipe | None) -> tuple[str, ...]:
     if recipe is None or not recipe.layers:
         return ()
     count = grid[0] * grid[1] + config.num_prefix
     return (f"its {recipe.method} schedule was made for {count} tokens; at this image size there are {config.tokens}",)
+
+
+def _empty_model(config: VitConfig) -> VisionTransformer:
+    with torch.device("meta"):  # no initialisation that is overwritten at once
+        return VisionTransformer(config)
+
+
+def _without_extra(
+    weights: dict[str, Tensor], config: VitConfig, path: Path
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    expected = _empty_model(config).state_dict().keys()
+    extra = [name for name in weights if name not in expected]
+    essential = [name for name in extra if not _may_be_ignored(name)]
+    if essential:
+        raise CheckpointError(
+            f"--ignore-extra cannot leave out {_list(essential)}: they change what the model computes",
+            path=path,
+            remedy="Patch your own module with tmdeploy.patch() instead (docs/methods.md)",
+        )
+    if not extra:
+        return weights, ()
+    kept = {name: tensor for name, tensor in weights.items() if name in expected}
+    headless = "" if config.num_classes else "; it has no 'head', so its features are put out"
+    return kept, (f"{len(extra)} tensors that are no part of the ViT are ignored ({_list(extra)}){headless}",)
+
+
+def _may_be_ignored(name: str) -> bool:
+    """Whether a weight that the ViT does not have may be something beside it, not a part of what it computes."""
+    return name.partition(".")[0] not in _PARTS
 
 
 def _misfit(expected: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]) -> str | None:

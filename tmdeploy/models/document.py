@@ -48,8 +48,9 @@ class Description(BaseModel):
                 f"preprocessing makes images of {self.preprocessing.image_size}, the model takes {config.image_size}"
             )
         if self.recipe is not None:
-            if any(not 0 <= layer < config.depth for layer in self.recipe.layers):
-                raise UsageError(f"a reduction step in blocks {self.recipe.layers} of {config.depth}")
+            absent = [layer for layer in self.recipe.layers if not 0 <= layer < config.depth]
+            if absent:
+                raise UsageError(f"a reduction step in block {absent[0]} of {config.depth} blocks")
             self.recipe.steps(config.tokens, config.num_prefix)
 
 
@@ -90,5 +91,9 @@ def parse(document: Mapping[str, object], path: Path) -> Description:
     except UsageError as error:
         raise CheckpointError(
             f"its tmdeploy description contradicts itself ({error.message})", path=path, remedy=remedy
+        ) from None
+    except (ArithmeticError, RecursionError, ValueError) as error:  # numbers of any length, nesting of any depth
+        raise CheckpointError(
+            f"its tmdeploy description is damaged ({type(error).__name__})", path=path, remedy=remedy
         ) from None
     return description

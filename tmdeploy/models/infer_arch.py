@@ -9,30 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from tmdeploy.errors import CheckpointError, UsageError
-from tmdeploy.models.arch import Architecture, VitConfig, architecture, architectures
-
-Shapes = Mapping[str, tuple[int, ...]]
-
-_READABLE = "Save the state_dict of a timm-style ViT or DeiT; other layouts have to be converted to its names first"
-
-# What else people have: a name that gives the layout away, and what to call it.
-_FOREIGN: tuple[tuple[str, str], ...] = (
-    (r"(^|\.)embeddings\.patch_embeddings\.projection\.weight$", "a ViT with Hugging Face transformers' names"),
-    (r"(^|\.)encoder\.layers\.encoder_layer_\d+\.", "a ViT with torchvision's names"),
-    (r"(^|\.)layers\.\d+\.blocks\.\d+\.", "a Swin or another hierarchical transformer"),
-    (r"(^|\.)(visual\.conv1|class_embedding)", "a CLIP model with OpenAI's names"),
-    (r"(^|\.)layer1\.0\.conv1\.weight$", "a ResNet"),
-    (r"(^|\.)(stages|features)\.\d+\.", "a convolutional network"),
+from tmdeploy.metadata import Assumption, Preprocessing
+from tmdeploy.models.arch import (
+    MAX_DEPTH,
+    Architecture,
+    VitConfig,
+    architecture,
+    default_preprocessing,
+    known_architectures,
 )
-# Parts of ViTs that change what a block computes and that VitConfig has no field for.
-_UNSUPPORTED: tuple[tuple[str, str], ...] = (
-    (r"^blocks\.0\.attn\.[qk]_norm\.", "normalised queries and keys (attn.q_norm)"),
-    (r"^(blocks\.0\.attn\.)?(rel_pos|relative_position)", "relative position embeddings"),
-    (r"^blocks\.0\.mlp\.(w12|w3|fc1_g|fc1_x)\.", "a gated MLP (SwiGLU)"),
-    (r"^blocks\.0\.attn\.(q|k|v|q_proj|k_proj|v_proj)\.weight$", "separate q, k and v projections"),
-    (r"^attn_pool\.", "attention pooling (attn_pool)"),
-    (r"^patch_embed\.(backbone|conv)", "a convolutional stem"),
-)
+from tmdeploy.models.assume import COMPUTE_KEYS, PREPROCESSING_KEYS, Assumed, assumption, assumption_notes, text
+from tmdeploy.models.families import READABLE, Shapes, refuse_foreign
+
 # What the shapes show and a fine-tuned copy of an architecture shares with it; a multi-scale stem may be added to any.
 _STRUCTURE = (
     "patch_size",
@@ -56,55 +44,77 @@ class Inference:
 
     Attributes:
         config: The architecture, for the image size that is wanted.
+        preprocessing: How images become its input.
         weights_grid: Patches down and across that the position embedding was trained for.
-        notes: Assumptions that the shapes cannot confirm, one sentence each.
+        assumptions: What names and shapes do not show.
+        notes: What a user should know of them, one sentence each.
     """
 
     config: VitConfig
+    preprocessing: Preprocessing
     weights_grid: tuple[int, int]
+    assumptions: tuple[Assumption, ...] = ()
     notes: tuple[str, ...] = ()
 
 
 def infer_config(
-    shapes: Shapes, *, arch: str | None = None, num_heads: int | None = None, image_size: int | None = None
+    shapes: Shapes, *, arch: str | None = None, assumed: Assumed | None = None, image_size: int | None = None
 ) -> VitConfig:
     """The config alone; see `infer`."""
-    return infer(shapes, arch=arch, num_heads=num_heads, image_size=image_size).config
+    return infer(shapes, arch=arch, assumed=assumed, image_size=image_size).config
 
 
 def infer(
-    shapes: Shapes, *, arch: str | None = None, num_heads: int | None = None, image_size: int | None = None
+    shapes: Shapes,
+    *,
+    arch: str | None = None,
+    assumed: Assumed | None = None,
+    image_size: int | None = None,
+    official_names: bool = False,
 ) -> Inference:
     """Work the architecture out.
 
-    Attention heads leave no trace in the shapes: they are the named or recognised architecture's, else width / 64.
+    What names and shapes leave open (heads, activation, where norms are, pooling, epsilon, preprocessing) is what the
+    user says, else that of the named or recognised architecture, else the usual. Where known architectures of the same
+    shapes compute different things the user is asked.
     The image size is that of the weights' position embedding, whatever `arch` says, unless `image_size` is given.
 
     Args:
         shapes: Shape of every weight, by timm's names.
-        arch: Registered architecture that it is said to be; settles what shapes cannot show.
-        num_heads: Attention heads.
+        arch: Known architecture that it is said to be; settles what shapes cannot show.
+        assumed: What the user says about the rest.
         image_size: Side of the input that is wanted, pixels.
+        official_names: Whether LayerScale had its official names, `gamma_1` and `gamma_2`.
 
     Raises:
-        CheckpointError: It is no ViT of this family, or not the one that `arch` names.
-        UsageError: Unknown `arch`, or impossible `num_heads` or `image_size`.
+        CheckpointError: It is no ViT of this family, not the one that `arch` names, or may be more than one.
+        UsageError: Unknown `arch`, or something assumed or an `image_size` that is impossible.
     """
+    assumed = assumed or Assumed()
     seen = _seen(shapes)
-    side = _add_pos_embed(shapes, seen)
-    notes: list[str] = []
+    grid = _add_pos_embed(shapes, seen, assumed.grid)
+    size = (grid[0] * seen["patch_size"], grid[1] * seen["patch_size"])
+    rivals: list[Architecture] = []
     if arch is not None:
-        like: VitConfig | None = architecture(arch).config
+        like: Architecture | None = architecture(arch)
         _check_is(architecture(arch).config, seen)
     else:
-        like = _recognise(seen, side * seen["patch_size"], notes)
-    if like is None and not seen["pos_embed_prefix"]:
-        # h * w + 1 of an oblong grid can be a square too
-        notes.append(f"the position embedding is read as that of {side} x {side} patches, without prefix tokens")
-    fields = {**seen, **_unseen(seen, like)}
-    fields["heads"] = num_heads if num_heads is not None else _heads(seen["width"], like, notes)
-    trained = _config({**fields, "image_size": (side * seen["patch_size"],) * 2})
-    return Inference(with_image_size(trained, image_size), trained.grid, tuple(notes))
+        fitting = _fitting(seen, official_names=official_names)
+        like = _recognise(fitting, assumed, size)
+        rivals = [] if like is None else _rivals(fitting, like, size)
+    name = "vit" if like is None else like.config.name
+    fields = {**seen, **_unseen(seen, like, assumed), "name": name, "image_size": size}
+    config = _config(fields)
+    preprocessing = default_preprocessing(config).model_copy(update=assumed.given(PREPROCESSING_KEYS))
+    assumptions = _assumptions(config, preprocessing, assumed, like, rivals, said=arch is not None)
+    wanted = with_image_size(config, image_size)
+    return Inference(
+        wanted,
+        preprocessing.model_copy(update={"image_size": wanted.image_size}),
+        grid,
+        assumptions,
+        assumption_notes(assumptions),
+    )
 
 
 def with_image_size(config: VitConfig, image_size: int | None) -> VitConfig:
@@ -125,9 +135,32 @@ def with_image_size(config: VitConfig, image_size: int | None) -> VitConfig:
     return config.replace(image_size=(image_size, image_size))
 
 
+def check_described(config: VitConfig, shapes: Shapes) -> None:
+    """Whether a file's own description is that of its weights: its numbers are not believed before.
+
+    Raises:
+        CheckpointError: It is not.
+    """
+    seen = _seen(shapes)
+    if not seen["scales"]:
+        seen.pop("fusion")
+    for field, value in seen.items():
+        if getattr(config, field) != value:
+            raise CheckpointError(
+                f"its description says that {field} is {getattr(config, field)}, its weights that it is {value}",
+                remedy="Save it again",
+            )
+    length = _shape(shapes, "pos_embed", 3)[1]
+    if length != config.grid[0] * config.grid[1] + (config.num_prefix if config.pos_embed_prefix else 0):
+        raise CheckpointError(
+            f"its position embedding has {length} entries: none for {config.grid[0]} x {config.grid[1]} patches",
+            remedy="Save it again",
+        )
+
+
 def _seen(shapes: Shapes) -> dict[str, Any]:
     """Fields that names and shapes show."""
-    _refuse_foreign(shapes)
+    refuse_foreign(shapes)
     width, channels, patch, across = _shape(shapes, "patch_embed.proj.weight", 4)
     if patch != across:
         raise CheckpointError(f"its patches are {patch} x {across} pixels", remedy="Only square patches are supported")
@@ -154,31 +187,12 @@ def _seen(shapes: Shapes) -> dict[str, Any]:
     }
 
 
-def _refuse_foreign(shapes: Shapes) -> None:
-    if "patch_embed.proj.weight" in shapes and any(name.startswith("blocks.0.") for name in shapes):
-        for pattern, what in _UNSUPPORTED:
-            if any(re.search(pattern, name) for name in shapes):
-                raise CheckpointError(
-                    f"the model has {what}, which tmdeploy's ViT lacks",
-                    remedy="Patch your own module with tmdeploy.patch() instead (docs/methods.md)",
-                )
-        return
-    for pattern, what in _FOREIGN:
-        if any(re.search(pattern, name) for name in shapes):
-            raise CheckpointError(f"this looks like {what}, not a timm-style ViT", remedy=_READABLE)
-    some = ", ".join(sorted(shapes)[:3])
-    raise CheckpointError(
-        f"no ViT: 'patch_embed.proj.weight' and 'blocks.0.*' are not among its {len(shapes)} tensors ({some}, ...)",
-        remedy=_READABLE,
-    )
-
-
 def _shape(shapes: Shapes, name: str, rank: int) -> tuple[int, ...]:
     if name not in shapes:
-        raise CheckpointError(f"the weights have no '{name}'", remedy=_READABLE)
+        raise CheckpointError(f"the weights have no '{name}'", remedy=READABLE)
     shape = tuple(shapes[name])
     if len(shape) != rank or min(shape) < 1:
-        raise CheckpointError(f"'{name}' has shape {list(shape)}, not {rank} dimensions", remedy=_READABLE)
+        raise CheckpointError(f"'{name}' has shape {list(shape)}, not {rank} dimensions", remedy=READABLE)
     return shape
 
 
@@ -190,25 +204,28 @@ def _depth(shapes: Shapes) -> int:
                 f"the weights have no block {number}, but one numbered {max(numbers)}",
                 remedy="The file is incomplete: get it again",
             )
+    if len(numbers) > MAX_DEPTH:
+        raise CheckpointError(f"it has {len(numbers)} blocks: no ViT has more than {MAX_DEPTH}", remedy=READABLE)
     return len(numbers)
 
 
-def _add_pos_embed(shapes: Shapes, seen: dict[str, Any]) -> int:
-    """Add `pos_embed_prefix` to what is seen; return the side of the patch grid."""
+def _add_pos_embed(shapes: Shapes, seen: dict[str, Any], said: tuple[int, int] | None) -> tuple[int, int]:
+    """Add `pos_embed_prefix` to what is seen; return the patch grid: the one that is said, else a square."""
     length = _shape(shapes, "pos_embed", 3)[1]
     prefix = int(seen["class_token"]) + int(seen["distilled"]) + seen["registers"]
     # With both possible, models with registers leave the prefix out (timm's no_embed_class), others cover it.
     for covers in (False, True) if seen["registers"] else (True, False):
         patches = length - prefix if covers else length
         side = math.isqrt(max(patches, 0))
-        if side > 0 and side * side == patches:
+        grid = said or (side, side)
+        if side > 0 and grid[0] * grid[1] == patches:
             # without prefix tokens, covering them or not is the same thing
             seen["pos_embed_prefix"] = covers or prefix == 0
-            return side
+            return grid
+    what = "no square grid" if said is None else f"no grid of {said[0]} x {said[1]}"
     raise CheckpointError(
-        f"its position embedding has {length} entries: no square grid, with or without {prefix} prefix tokens",
-        remedy="A model for non-square images needs tmdeploy's own .pt, which stores the image size "
-        "(tmdeploy.models.checkpoint.save_checkpoint)",
+        f"its position embedding has {length} entries: {what}, with or without {prefix} prefix tokens",
+        remedy="Give the patches down and across of a model for non-square images: --assume grid=HxW",
     )
 
 
@@ -219,62 +236,140 @@ def _check_is(named: VitConfig, seen: Mapping[str, Any]) -> None:
         if seen[field] != getattr(named, field)
     ]
     if differing:
-        fitting = [entry.config.name for entry in _same_structure(seen)]
+        fitting = [entry.config.name for entry in _fitting(seen) if entry.lacks is None]
         remedy = f"Pass --arch {fitting[0]}, or leave --arch out" if fitting else "Leave --arch out to infer it"
         more = f"; and {len(differing) - 3} more" if len(differing) > 3 else ""
         raise CheckpointError(f"the weights are no {named.name}: {'; '.join(differing[:3])}{more}", remedy=remedy)
 
 
-def _same_structure(seen: Mapping[str, Any]) -> list[Architecture]:
+def _fitting(seen: Mapping[str, Any], *, official_names: bool = False) -> list[Architecture]:
+    """Known architectures that have these names and shapes."""
     fields = (*_STRUCTURE, "pos_embed_prefix", "fc_norm")
-    return [entry for entry in architectures() if all(getattr(entry.config, field) == seen[field] for field in fields)]
-
-
-def _recognise(seen: Mapping[str, Any], side: int, notes: list[str]) -> VitConfig | None:
-    fitting = _same_structure(seen)
-    # of those for this image size, if there are any
-    fitting = [entry for entry in fitting if entry.config.image_size == (side, side)] or fitting
-    if not fitting:
-        return None
-    chosen = fitting[0]
-    others = [
-        entry.config.name
-        for entry in fitting[1:]
-        if (entry.preprocessing.mean, entry.preprocessing.std) != (chosen.preprocessing.mean, chosen.preprocessing.std)
+    return [
+        entry
+        for entry in known_architectures()
+        if all(getattr(entry.config, field) == seen[field] for field in fields)
+        and (official_names or not entry.official_names)
     ]
-    if others:
-        notes.append(
-            f"read as {chosen.config.name}; {others[0]} has the same shapes but other input statistics: "
-            f"pass --arch {others[0]} if it is that"
-        )
-    return chosen.config
 
 
-def _unseen(seen: Mapping[str, Any], like: VitConfig | None) -> dict[str, Any]:
-    """Fields that neither names nor shapes show, heads aside."""
+def _recognise(fitting: list[Architecture], assumed: Assumed, size: tuple[int, int]) -> Architecture | None:
+    """The one of them that it is.
+
+    Raises:
+        CheckpointError: They compute different things, and nobody said which one it is.
+    """
+    said = assumed.given(COMPUTE_KEYS)
+    agreeing = [one for one in fitting if all(getattr(one.config, key) == value for key, value in said.items())]
+    candidates = [one for one in agreeing if one.usual] or agreeing
+    kinds: dict[tuple[object, ...], Architecture] = {}
+    for one in candidates:
+        kinds.setdefault((*_computes(one), one.lacks), one)
+    if len(kinds) > 1:
+        raise _question(list(kinds.values()))
+    if candidates and candidates[0].lacks is not None:
+        raise CheckpointError(f"the weights look like {candidates[0].config.name}, with {candidates[0].lacks}")
+    # of those for this image size, if there are any
+    return next((one for one in candidates if one.config.image_size == size), candidates[0] if candidates else None)
+
+
+def _question(kinds: list[Architecture]) -> CheckpointError:
+    differing = [key for key in COMPUTE_KEYS if len({getattr(one.config, key) for one in kinds}) > 1]
+    described = [
+        f"{one.config.name} ({one.lacks or ', '.join(f'{key} {text(getattr(one.config, key))}' for key in differing)})"
+        for one in kinds
+    ]
+    buildable = [one for one in kinds if one.lacks is None]
+    ways = [f"--arch {one.config.name}" for one in buildable]
+    ways += [f"--assume {key}={text(getattr(one.config, key))}" for one in buildable for key in differing[:1]]
+    return CheckpointError(
+        f"its names and shapes are those of models that compute different things: {', '.join(described)}",
+        remedy=f"Say which one it is: {' or '.join(ways)}",
+    )
+
+
+def _computes(one: Architecture) -> tuple[object, ...]:
+    return tuple(getattr(one.config, key) for key in COMPUTE_KEYS)
+
+
+def _rivals(fitting: list[Architecture], like: Architecture, size: tuple[int, int]) -> list[Architecture]:
+    """Others of the same shapes that compute something else, or see other colours; of each kind the nearest in size."""
+
+    def kind(one: Architecture) -> tuple[object, ...]:
+        return (*_computes(one), one.preprocessing.mean, one.preprocessing.std)
+
+    found = {kind(like): like}
+    for one in sorted(fitting, key=lambda one: one.config.image_size != size):
+        found.setdefault(kind(one), one)
+    return [one for one in found.values() if one is not like]
+
+
+def _unseen(seen: Mapping[str, Any], like: Architecture | None, assumed: Assumed) -> dict[str, Any]:
+    """Fields that neither names nor shapes show."""
     mean = seen["fc_norm"] or not seen["class_token"]
-    if like is None:
-        # CLIP's towers, the ViTs with a norm before block 0, were trained with torch's own epsilon
-        return {"name": "vit", "pool": "avg" if mean else "token", "norm_eps": 1e-5 if seen["pre_norm"] else 1e-6}
-    pool = "avg" if mean else "token" if like.fc_norm else like.pool
-    return {"name": like.name, "pool": pool, "norm_eps": like.norm_eps, "resample": like.resample}
-
-
-def _heads(width: int, like: VitConfig | None, notes: list[str]) -> int:
     if like is not None:
-        return like.heads
-    if width % 64:
+        fields = {key: getattr(like.config, key) for key in COMPUTE_KEYS}
+        # a fine-tuned copy may pool otherwise than the architecture that it is named after
+        fields["pool"] = "avg" if mean else "token" if like.config.fc_norm else like.config.pool
+    else:
+        fields = {key: getattr(VitConfig(), key) for key in COMPUTE_KEYS}
+        fields["pool"] = "avg" if mean else "token"
+        # CLIP's towers, the ViTs with a norm before block 0, were trained with torch's own epsilon
+        fields["norm_eps"] = 1e-5 if seen["pre_norm"] else 1e-6
+        fields["heads"] = _usual_heads(seen["width"], assumed)
+    return {**fields, **assumed.given((*COMPUTE_KEYS, "resample"))}
+
+
+def _assumptions(
+    config: VitConfig,
+    preprocessing: Preprocessing,
+    assumed: Assumed,
+    like: Architecture | None,
+    rivals: list[Architecture],
+    *,
+    said: bool,
+) -> tuple[Assumption, ...]:
+    """All that was not seen, with its reason: what the user said, what `like` has, or what is usual."""
+    given = assumed.given(Assumed.model_fields)
+    name = None if like is None else f"--arch {like.config.name}" if said else like.config.name
+    reasons = dict.fromkeys(COMPUTE_KEYS, name or "the usual")
+    if name is None:
+        reasons["heads"] = "width / 64"
+    if not config.class_token or config.distilled:
+        del reasons["pool"]  # there is one way
+    if config.layer_scale:
+        del reasons["norm_placement"]  # likewise
+    same_size = like is not None and like.config.image_size == config.image_size
+    reasons["grid"] = name if name is not None and same_size else "the square one"
+    if config.scales:
+        reasons["resample"] = "the usual"
+    reasons |= dict.fromkeys(PREPROCESSING_KEYS, name or "the usual of ImageNet")
+
+    def values(of: VitConfig, images: Preprocessing) -> dict[str, Any]:
+        return {**of.model_dump(), **images.model_dump(), "grid": config.grid}
+
+    mine = values(config, preprocessing)
+    others = {rival.config.name: values(rival.config, rival.preprocessing) for rival in rivals}
+    return tuple(
+        assumption(key, mine[key], "--assume", {})
+        if key in given
+        else assumption(key, mine[key], why, {name: fields[key] for name, fields in others.items()})
+        for key, why in reasons.items()
+    )
+
+
+def _usual_heads(width: int, assumed: Assumed) -> int:
+    if assumed.heads is None and width % 64:
         raise CheckpointError(
             f"the number of attention heads cannot be seen in the weights, nor guessed for width {width}",
             remedy="Give --num-heads",
         )
-    notes.append(f"attention heads assumed to be width / 64 = {width // 64}: pass --num-heads if they are not")
-    return width // 64
+    return assumed.heads or width // 64
 
 
 def _config(fields: Mapping[str, Any]) -> VitConfig:
     width, heads = fields["width"], fields["heads"]
-    if heads < 1 or width % heads:
+    if width % heads:
         raise UsageError(f"{heads} attention heads do not divide the width {width}", remedy="Give another --num-heads")
     try:
         return VitConfig().replace(**fields)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from torch import Tensor
 
@@ -13,6 +13,11 @@ _IDLE = re.compile(
     r"|(^|\.)out_zero_mask$"  # ATS: a constant zero
     r"|(^|\.)num_batches_tracked$"
 )
+
+
+def has_official_gammas(names: Container[str]) -> bool:
+    """Whether LayerScale has its official names, `gamma_1` and `gamma_2`."""
+    return "blocks.0.gamma_1" in names
 
 
 def to_timm_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -43,7 +43,7 @@ def read(path: Path, *, trust: bool) -> Contents:
         return Contents(weights)
     try:
         document = json.loads(header[FORMAT])
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
         raise CheckpointError("its tmdeploy description is no JSON object", path=path, remedy="Save it again")

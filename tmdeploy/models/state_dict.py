@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -10,8 +11,20 @@ from torch import Tensor
 
 from tmdeploy.errors import CheckpointError
 
-# Where training code keeps the weights, most wanted first. An averaged copy comes last: what the same file calls
-# `model` is what its authors' own evaluation reads.
+# Where training code keeps an averaged copy of the weights: timm, DeiT, callbacks of Lightning, DINO, I-JEPA.
+_EMA_KEYS = (
+    "state_dict_ema",
+    "model_ema",
+    "ema_state_dict",
+    "model_ema_state_dict",
+    "ema_model",
+    "ema_weights",
+    "ema",
+    "teacher",
+    "target_encoder",
+)
+# Where it keeps the weights, most wanted first. Most averaged copies come last: what the same file calls `model` is
+# what its authors' own evaluation reads; those of self-supervised training are what theirs reads.
 _KEYS = (
     "model",
     "state_dict",
@@ -26,35 +39,51 @@ _KEYS = (
     "target_encoder",
     "teacher",
     "student",
-    "model_ema",
-    "state_dict_ema",
-    "ema",
+    *_EMA_KEYS,
 )
+_EMA_PREFIX = re.compile(r"(^|[._])(ema|averaged|momentum|teacher|target)([._]|$)")
 _MAX_NESTING = 4
 _ANCHOR = "patch_embed.proj.weight"
 _REMEDY = "Save model.state_dict() with torch.save, or name a checkpoint file that holds one"
+_SHARING = 2  # times what a file stores that its tensors may take: tied weights are stored once
 
 
-def find_state_dict(held: object, path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def find_state_dict(
+    held: object, path: Path, *, ema: bool = False, ignore_extra: bool = False
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The weights in what a file held, under their plain names.
 
     Args:
         held: A state_dict, or dictionaries that hold one, or (from a trusted pickle) a module.
         path: Where it is from, for messages.
+        ema: Read the averaged copy of the weights (exponential moving average).
+        ignore_extra: Leave out what is beside the ViT's weights, such as a decoder's.
 
     Returns:
         Weights by name, float32, contiguous, on the CPU; and notes on what was chosen.
 
     Raises:
-        CheckpointError: There is no state_dict in it, or there is something else between the weights.
+        CheckpointError: There is no state_dict in it, no averaged one, or something else between the weights.
     """
-    found, keys = _descend(held, path)
-    notes: tuple[str, ...] = ()
+    found, keys = _descend(held, path, ema=ema)
+    notes: list[str] = []
+    # Lightning's WeightAveraging puts the average where the weights were
+    averaged = bool(keys) and (keys[-1] in _EMA_KEYS or (isinstance(held, Mapping) and "averaging_state" in held))
     if keys and isinstance(held, Mapping):
         unread = [key for key in _KEYS if key in held and key != keys[0] and _is_weights(held[key])]
         if unread:
-            notes = (f"the weights under '{keys[0]}' are read, not those under '{unread[0]}'",)
-    return as_float32(_without_prefix(dict(_tensors(found, path)), path)), notes
+            more = ": pass --ema to read those" if unread[0] in _EMA_KEYS and not ema else ""
+            notes.append(f"the weights under '{keys[0]}' are read, not those under '{unread[0]}'{more}")
+    chosen, prefix, dropped = _without_prefix(dict(_tensors(found, path)), path, ema=ema, ignore_extra=ignore_extra)
+    averaged |= bool(_EMA_PREFIX.search(prefix))
+    if ema and not averaged:
+        raise CheckpointError(
+            "has no averaged (EMA) weights that tmdeploy knows", path=path, remedy="Leave --ema out to read the others"
+        )
+    if ema:
+        notes.append(f"the averaged weights under '{'.'.join([*keys, prefix.rstrip('.')]).strip('.')}' are read")
+    _check_sharing(chosen, path)
+    return as_float32(chosen), (*notes, *dropped)
 
 
 def as_float32(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -62,7 +91,7 @@ def as_float32(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in state_dict.items()}
 
 
-def _descend(held: object, path: Path) -> tuple[Mapping[str, object], tuple[str, ...]]:
+def _descend(held: object, path: Path, *, ema: bool) -> tuple[Mapping[str, object], tuple[str, ...]]:
     keys: list[str] = []
     for _ in range(_MAX_NESTING):
         if isinstance(held, torch.nn.Module):
@@ -70,6 +99,12 @@ def _descend(held: object, path: Path) -> tuple[Mapping[str, object], tuple[str,
         if not isinstance(held, Mapping):
             break
         inner = [key for key in _KEYS if isinstance(held.get(key), (Mapping, torch.nn.Module))]
+        if ema:
+            callback = _averaging_callback(held)
+            if callback is not None:
+                keys, held = [*keys, "callbacks"], callback
+                continue
+            inner.sort(key=lambda key: key not in _EMA_KEYS)
         if not inner and _is_weights(held):
             return held, tuple(keys)
         if not inner:
@@ -81,6 +116,17 @@ def _descend(held: object, path: Path) -> tuple[Mapping[str, object], tuple[str,
         some = ", ".join(repr(str(key)) for key in list(held)[:5]) or "nothing"
         raise CheckpointError(f"has no state_dict; it holds {some}", path=path, remedy=_REMEDY)
     raise CheckpointError(f"holds a {type(held).__name__}, not a state_dict", path=path, remedy=_REMEDY)
+
+
+def _averaging_callback(held: Mapping[str, object]) -> Mapping[str, object] | None:
+    """The state of a Lightning callback that keeps averaged weights."""
+    callbacks = held.get("callbacks")
+    if any(key in held for key in _EMA_KEYS) or not isinstance(callbacks, Mapping):
+        return None
+    for state in callbacks.values():
+        if isinstance(state, Mapping) and any(_is_weights(state.get(key)) for key in _EMA_KEYS):
+            return state
+    return None
 
 
 def _is_weights(held: object) -> bool:
@@ -122,18 +168,58 @@ def _unusable(value: Tensor) -> str | None:
     return None
 
 
-def _without_prefix(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Drop `module.`, `backbone.`, `encoder.` ...: whatever stands before every name."""
-    anchors = [name for name in tensors if name == _ANCHOR or name.endswith(f".{_ANCHOR}")]
+def _check_sharing(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Many names for one stored tensor cost the file nothing, and memory for each once they are converted."""
+    stored = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors.values()}
+    wanted = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    if wanted > _SHARING * sum(stored.values()):
+        raise CheckpointError(
+            f"its {len(tensors)} tensors take {wanted / 1e6:.0f} MB, but share {sum(stored.values()) / 1e6:.1f} MB",
+            path=path,
+            remedy="Save the plain weights, each with its own values",
+        )
+
+
+def _without_prefix(
+    tensors: dict[str, Tensor], path: Path, *, ema: bool, ignore_extra: bool
+) -> tuple[dict[str, Tensor], str, tuple[str, ...]]:
+    """Drop `module.`, `backbone.`, `encoder.` ...: whatever stands before every name.
+
+    Returns:
+        The weights; the prefix they had; notes on what was left out.
+    """
     # `ms_embed.0.proj` and friends do not end with the anchor, so a ViT has exactly one
-    if len(anchors) != 1 or anchors[0] == _ANCHOR:
-        return tensors
-    prefix = anchors[0].removesuffix(_ANCHOR)
-    outside = [name for name in tensors if not name.startswith(prefix)]
-    if outside:
+    prefixes = [name.removesuffix(_ANCHOR) for name in tensors if name == _ANCHOR or name.endswith(f".{_ANCHOR}")]
+    if not prefixes or prefixes == [""]:
+        return tensors, "", ()
+    prefix = _wanted_prefix(prefixes, path, ema=ema)
+    others = [other for other in prefixes if other != prefix and other.startswith(prefix)]
+    mine = {name for name in tensors if name.startswith(prefix) and not name.startswith(tuple(others))}
+    outside = [name for name in tensors if name not in mine and not name.startswith(tuple(set(prefixes) - {""}))]
+    if outside and not ignore_extra:
         raise CheckpointError(
             f"a ViT's weights begin with '{prefix}', but {len(outside)} others do not ({', '.join(outside[:3])})",
             path=path,
-            remedy=f"Save the state_dict of '{prefix.rstrip('.')}' alone, with its head",
+            remedy=f"Save the state_dict of '{prefix.rstrip('.')}' alone, with its head, or leave the others out with "
+            "--ignore-extra",
         )
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    notes = [
+        f"the weights under '{prefix}' are read, not those under '{other}'" for other in prefixes if other != prefix
+    ]
+    if outside:
+        notes.append(f"{len(outside)} tensors outside '{prefix}' are ignored ({', '.join(outside[:3])}, ...)")
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name in mine}, prefix, tuple(notes)
+
+
+def _wanted_prefix(prefixes: list[str], path: Path, *, ema: bool) -> str:
+    if len(prefixes) == 1:
+        return prefixes[0]
+    wanted = [prefix for prefix in prefixes if bool(_EMA_PREFIX.search(prefix)) == ema]
+    if len(wanted) != 1:
+        listed = ", ".join(f"'{prefix}'" for prefix in prefixes[:5])
+        raise CheckpointError(
+            f"holds the weights of {len(prefixes)} ViTs, under {listed}",
+            path=path,
+            remedy="Save the state_dict of one of them",
+        )
+    return wanted[0]

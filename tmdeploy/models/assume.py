@@ -1,0 +1,178 @@
+"""What names and shapes of a checkpoint cannot settle: what the user says about it (`--assume KEY=VALUE`). No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from tmdeploy.errors import UsageError
+from tmdeploy.metadata import Assumption, Finite, Positive, Preprocessing, first_problem
+from tmdeploy.models.arch import Activation, VitConfig
+
+# Fields of VitConfig, and of Preprocessing, that a state_dict leaves open.
+COMPUTE_KEYS = ("heads", "act", "norm_placement", "pool", "norm_eps")
+PREPROCESSING_KEYS = ("mean", "std", "crop_pct", "crop_mode", "interpolation")
+
+
+def _words(value: object) -> object:
+    """`res-post` is `res_post`."""
+    return value.strip().replace("-", "_") if isinstance(value, str) else value
+
+
+def _triple(value: object) -> object:
+    """`0.5` and `0.5,0.5,0.5` are three numbers."""
+    if isinstance(value, (int, float)):
+        value = str(value)
+    if not isinstance(value, str):
+        return value
+    parts = value.split(",")
+    return parts * 3 if len(parts) == 1 else parts
+
+
+def _grid(value: object) -> object:
+    """`16x8` is two counts."""
+    return value.lower().split("x") if isinstance(value, str) else value
+
+
+class Assumed(BaseModel):
+    """What the user says about a checkpoint; None leaves it to what the weights resemble.
+
+    Attributes:
+        heads: Attention heads.
+        act: The MLP's activation.
+        norm_placement: Where blocks normalise.
+        pool: What feeds the head.
+        norm_eps: LayerNorm's epsilon.
+        grid: Patches down and across that the position embedding was trained for.
+        resample: How a multi-scale stem brings a coarser scale to the patch grid.
+        pos_embed_resize: How position embeddings are brought to another image size: `bicubic_antialias` is timm's way,
+            `bicubic` that of the official DeiT and EViT.
+        mean: Of the input, one number or one a channel.
+        std: Likewise.
+        crop_pct: Share of the resized side that is cropped.
+        crop_mode: Whether the shorter side is resized, or both (`squash`).
+        interpolation: Of the resize.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    heads: Annotated[int, Field(ge=1)] | None = None
+    act: Annotated[Activation | None, BeforeValidator(_words)] = None
+    norm_placement: Annotated[Literal["pre", "res_post"] | None, BeforeValidator(_words)] = None
+    pool: Literal["token", "avg"] | None = None
+    norm_eps: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    grid: Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None, BeforeValidator(_grid)] = (
+        None
+    )
+    resample: Literal["nearest", "bilinear"] | None = None
+    pos_embed_resize: Annotated[Literal["bicubic_antialias", "bicubic"] | None, BeforeValidator(_words)] = None
+    mean: Annotated[tuple[Finite, Finite, Finite] | None, BeforeValidator(_triple)] = None
+    std: Annotated[tuple[Positive, Positive, Positive] | None, BeforeValidator(_triple)] = None
+    crop_pct: Annotated[float, Field(ge=0.1, le=1.0)] | None = None
+    crop_mode: Literal["center", "squash"] | None = None
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None
+
+    @classmethod
+    def parse(cls, given: Mapping[str, object] | Iterable[str], *, num_heads: int | None = None) -> Assumed:
+        """From `{"act": "quick_gelu"}`, or `["act=quick_gelu"]` as on the command line.
+
+        Args:
+            given: Keys and values; values may be strings.
+            num_heads: What `--num-heads` says, which is the same as `heads=`.
+
+        Raises:
+            UsageError: No such key, a value that it cannot have, or a key twice.
+        """
+        values = dict(given) if isinstance(given, Mapping) else _pairs(given)
+        unknown = next((key for key in values if key not in cls.model_fields), None)
+        if unknown is not None:
+            raise UsageError(f"--assume: no key '{unknown}'", remedy=f"Use one of: {', '.join(cls.model_fields)}")
+        try:
+            parsed = cls.model_validate(values)
+            both = parsed if num_heads is None else cls.model_validate({**values, "heads": num_heads})
+        except ValidationError as error:
+            raise UsageError(f"--assume {first_problem(error)}", remedy="See docs/checkpoints.md") from None
+        if parsed.heads not in {None, both.heads}:
+            raise UsageError(f"--num-heads {num_heads} and --assume heads={parsed.heads} contradict each other")
+        return both
+
+    def given(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Those of the keys that the user gave."""
+        return {key: value for key in keys if (value := getattr(self, key)) is not None}
+
+    def check_agrees(self, config: VitConfig, preprocessing: Preprocessing) -> None:
+        """Refuse what contradicts a file that says what it is.
+
+        Raises:
+            UsageError: It does.
+        """
+        stated = {**config.model_dump(), "grid": config.grid, **preprocessing.model_dump()}
+        for key, value in self.given(key for key in Assumed.model_fields if key != "pos_embed_resize").items():
+            if value != stated[key]:
+                raise UsageError(
+                    f"the checkpoint says that {key} is {text(stated[key])}, not {text(value)}", remedy="Leave it out"
+                )
+
+
+def text(value: object) -> str:
+    """A value as `--assume` takes it."""
+    if isinstance(value, tuple):
+        return ",".join(map(text, value))
+    return str(value)
+
+
+def assumption(key: str, value: object, why: str, others: Mapping[str, object]) -> Assumption:
+    """One entry of what was assumed.
+
+    Args:
+        key: As in `--assume`.
+        value: What was taken.
+        why: Where it is from.
+        others: The same field of other architectures of these shapes, by their names; those that differ are kept.
+    """
+    shown = "x".join(map(str, value)) if key == "grid" and isinstance(value, tuple) else text(value)
+    differing = {name: text(other) for name, other in others.items() if other != value}
+    return Assumption(key=key, value=shown, why=why, alternatives=differing)
+
+
+def assumption_notes(assumptions: Iterable[Assumption]) -> tuple[str, ...]:
+    """What to tell a user about them: what nobody has stated, and which known architectures would differ."""
+    unstated = [one for one in assumptions if not one.why.startswith("--")]
+    if not unstated:
+        return ()
+    by_reason: dict[str, list[Assumption]] = {}
+    for one in unstated:
+        by_reason.setdefault(one.why, []).append(one)
+    listed = "; ".join(
+        f"{', '.join(f'{one.key} {one.value}' for one in some)} ({why})" for why, some in by_reason.items()
+    )
+    notes = [
+        f"assumed, since the weights do not show it: {listed}. Prove it with export --against, change it with --assume"
+    ]
+    rivals: dict[str, list[str]] = {}
+    for one in unstated:
+        for name, value in one.alternatives.items():
+            rivals.setdefault(name, []).append(f"{one.key} {value}")
+    if rivals:
+        different = "; ".join(f"{name} ({', '.join(values)})" for name, values in rivals.items())
+        notes.append(f"known models of the same shapes that differ: {different}. If it is one, pass --arch NAME")
+    return tuple(notes)
+
+
+def _pairs(texts: Iterable[str]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for pair in texts:
+        key, equals, value = pair.partition("=")
+        key = _normal(key)
+        if not equals or not key or not value:
+            raise UsageError(f"--assume {pair}: not of the form KEY=VALUE", remedy="Such as --assume act=quick_gelu")
+        if key in found:
+            raise UsageError(f"--assume: '{key}' is given twice")
+        found[key] = value
+    return found
+
+
+def _normal(key: str) -> str:
+    return key.strip().replace("-", "_")
