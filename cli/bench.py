@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from .backend_option import BackendsOption, backend_names
-from .console import ArchOption, JsonOption, NumHeadsOption, Output, ThreadsOption, TrustOption, progress
+from .console import (
+    ArchOption,
+    AssumeOption,
+    EmaOption,
+    IgnoreExtraOption,
+    JsonOption,
+    NumHeadsOption,
+    Output,
+    ThreadsOption,
+    TrustOption,
+    progress,
+)
 from .native_option import NativeOption, TrustEngineOption
 from .numbers import batch_sizes, percentiles, seconds
 from .schedule_option import ForEach, KeepsOption, RsOption, SchedulesOption, asked_for
@@ -67,6 +78,9 @@ def bench(
     ] = "auto",
     arch: ArchOption = None,
     num_heads: NumHeadsOption = None,
+    assume: AssumeOption = None,
+    ema: EmaOption = False,
+    ignore_extra: IgnoreExtraOption = False,
     backend: BackendsOption = None,
     threads: ThreadsOption = None,
     timeout: TimeoutOption = None,
@@ -114,7 +128,13 @@ def bench(
             free_merge=free_merge,
             memory=memory,
             checkpoint=CheckpointOptions(
-                arch=arch, num_heads=num_heads, trust_checkpoint=trust_checkpoint, device=device
+                arch=arch,
+                num_heads=num_heads,
+                assume=tuple(assume or ()),
+                ema=ema,
+                ignore_extra=ignore_extra,
+                trust_checkpoint=trust_checkpoint,
+                device=device,
             ),
             modes=engine_modes(cuda_graph, transfers),
             progress=tell,

@@ -30,6 +30,16 @@ ArchOption = Annotated[
 NumHeadsOption = Annotated[
     int | None, typer.Option("--num-heads", min=1, metavar="N", help="Attention heads, if not width / 64.")
 ]
+AssumeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--assume", "-A", metavar="KEY=VALUE", help="What weights do not show: heads, act, pool, mean, ... Repeatable."
+    ),
+]
+EmaOption = Annotated[bool, typer.Option("--ema", help="Read the averaged (EMA) weights of the checkpoint.")]
+IgnoreExtraOption = Annotated[
+    bool, typer.Option("--ignore-extra", help="Leave out weights beside the ViT's, such as a decoder's.")
+]
 TrustOption = Annotated[
     bool,
     typer.Option("--trust-checkpoint", help="Allow unpickling, which runs whatever code the file holds."),
@@ -121,6 +131,12 @@ def warn(message: str) -> None:
     """A line on stderr that `--quiet` silences."""
     if not settings.quiet:
         complain(f"warning: {message}")
+
+
+def warn_notes(runner: object) -> None:
+    """What was assumed to open a checkpoint, if it was one."""
+    for note in getattr(runner, "notes", ()):
+        warn(note)
 
 
 def warn_skipped(skipped: Sequence[tuple[object, str]], *, read: int) -> None:

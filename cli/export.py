@@ -9,14 +9,25 @@ from typing import Annotated, Literal
 
 import typer
 
-from .console import ArchOption, JsonOption, NumHeadsOption, Output, TrustOption, progress, warn
+from .console import (
+    ArchOption,
+    AssumeOption,
+    EmaOption,
+    IgnoreExtraOption,
+    JsonOption,
+    NumHeadsOption,
+    Output,
+    TrustOption,
+    progress,
+    warn,
+)
 from .schedule_option import KeepOption, ROption, ScheduleOption
 
 Text = str | None
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint: .pt, .pth or .safetensors.", show_default=False)],
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint: .pt, .safetensors, .ckpt, ...", show_default=False)],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write; default: CHECKPOINT with suffix .onnx.")
     ] = None,
@@ -32,6 +43,7 @@ def export(
     ] = None,
     arch: ArchOption = None,
     num_heads: NumHeadsOption = None,
+    assume: AssumeOption = None,
     image_size: Annotated[int | None, typer.Option(min=1, help="Side of the input in pixels.")] = None,
     opset: Annotated[int, typer.Option(help="Version of the standard operators, 18 to 23.")] = 20,
     precision: Annotated[
@@ -58,6 +70,8 @@ def export(
     verify_data: Annotated[
         list[Path] | None, typer.Option("--verify-data", help="Images or folders to compare on, besides random ones.")
     ] = None,
+    ema: EmaOption = False,
+    ignore_extra: IgnoreExtraOption = False,
     against: Annotated[
         Text,
         typer.Option(
@@ -80,7 +94,7 @@ def export(
     from tmdeploy.export import ExportRequest, export_checkpoint
     from tmdeploy.report.export import export_document, export_table
 
-    output = output or checkpoint.with_suffix(".onnx")
+    output = output or default_output(checkpoint)
     request = ExportRequest(
         checkpoint=checkpoint,
         output=output,
@@ -92,6 +106,7 @@ def export(
         options=_options(option or []),
         arch=arch,
         num_heads=num_heads,
+        assume=tuple(assume or ()),
         image_size=image_size,
         opset=opset,
         precision=precision,
@@ -101,6 +116,8 @@ def export(
         with_preprocessing=with_preprocessing,
         outputs=tuple(extra or ()),
         deterministic=deterministic,
+        ema=ema,
+        ignore_extra=ignore_extra,
         trust_checkpoint=trust_checkpoint,
         verify=verify,
         verify_images=tuple(verify_data or ()),
@@ -118,6 +135,12 @@ def export(
 def _own_stdout(against: str | None) -> contextlib.AbstractContextManager[object]:
     """What the owner's code prints goes to stderr: stdout is for the result, which may be JSON."""
     return contextlib.nullcontext() if against is None else contextlib.redirect_stdout(sys.stderr)
+
+
+def default_output(checkpoint: Path) -> Path:
+    """`m.onnx` beside `m.pth`; beside `m.pth.tar` too."""
+    bare = checkpoint.with_suffix("")
+    return (bare if checkpoint.suffix.lower() == ".tar" and bare.suffix else checkpoint).with_suffix(".onnx")
 
 
 def _options(pairs: list[str]) -> dict[str, str]:

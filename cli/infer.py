@@ -8,7 +8,20 @@ from typing import Annotated, Any
 import typer
 
 from .backend_option import BackendOption
-from .console import JsonOption, Output, ThreadsOption, TrustOption, progress, warn_skipped
+from .console import (
+    ArchOption,
+    AssumeOption,
+    EmaOption,
+    IgnoreExtraOption,
+    JsonOption,
+    NumHeadsOption,
+    Output,
+    ThreadsOption,
+    TrustOption,
+    progress,
+    warn_notes,
+    warn_skipped,
+)
 from .native_option import NativeOption, TrustEngineOption
 from .schedule_option import KeepOption, ROption, ScheduleOption, amounts_of, asked_for, one_of, reducer
 from .timeout_option import TimeoutOption
@@ -29,6 +42,11 @@ def infer(
     timeout: TimeoutOption = None,
     native: NativeOption = True,
     trust_engine: TrustEngineOption = False,
+    arch: ArchOption = None,
+    num_heads: NumHeadsOption = None,
+    assume: AssumeOption = None,
+    ema: EmaOption = False,
+    ignore_extra: IgnoreExtraOption = False,
     trust_checkpoint: TrustOption = False,
     json: JsonOption = None,
 ) -> None:
@@ -50,10 +68,18 @@ def infer(
     asked = one_of(asked_for(r, keep, schedule))
     options: dict[str, Any] = {}
     if backend_for(model, backend).name == "pytorch":
-        options["trust_checkpoint"] = trust_checkpoint
+        options = {
+            "arch": arch,
+            "num_heads": num_heads,
+            "assume": tuple(assume or ()),
+            "ema": ema,
+            "ignore_extra": ignore_extra,
+            "trust_checkpoint": trust_checkpoint,
+        }
     with progress() as tell:
         tell("loading the model")
         runner = open_runner(model, threads=threads, backend=backend, **options)
+        warn_notes(runner)
         amounts = amounts_of(asked, reducer(runner))
         predictions = classify(
             runner,

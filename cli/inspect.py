@@ -10,7 +10,16 @@ import typer
 
 from tmdeploy.errors import UsageError
 
-from .console import JsonOption, Output, TrustOption
+from .console import (
+    ArchOption,
+    AssumeOption,
+    EmaOption,
+    IgnoreExtraOption,
+    JsonOption,
+    NumHeadsOption,
+    Output,
+    TrustOption,
+)
 from .native_option import NativeOption, TrustEngineOption
 from .schedule_option import (
     Asked,
@@ -44,7 +53,11 @@ def inspect(
     iterations: Annotated[
         int | None, typer.Option(min=1, help=f"{_PROFILE}: runs to take the median of.  [default: 50]")
     ] = None,
-    arch: Annotated[str | None, typer.Option(help="Architecture of a checkpoint, by name.")] = None,
+    arch: ArchOption = None,
+    num_heads: NumHeadsOption = None,
+    assume: AssumeOption = None,
+    ema: EmaOption = False,
+    ignore_extra: IgnoreExtraOption = False,
     native: NativeOption = True,
     trust_engine: TrustEngineOption = False,
     trust_checkpoint: TrustOption = False,
@@ -73,7 +86,15 @@ def inspect(
     for option in (option for option, wanted in asked.items() if wanted):
         raise UsageError(f"{option}: only an engine has layers of its own; {model} is none", remedy="Name a .plan")
     if kind == "pytorch":
-        found = inspect_checkpoint(model, trust_checkpoint=trust_checkpoint, arch=arch)
+        found = inspect_checkpoint(
+            model,
+            arch=arch,
+            num_heads=num_heads,
+            assume=assume or (),
+            ema=ema,
+            ignore_extra=ignore_extra,
+            trust_checkpoint=trust_checkpoint,
+        )
     else:
         found = inspect_onnx(model)
     print_inspection(found, out.console)

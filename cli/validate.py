@@ -8,7 +8,20 @@ from typing import Annotated
 import typer
 
 from .backend_option import CandidateOption
-from .console import ArchOption, JsonOption, NumHeadsOption, Output, ThreadsOption, TrustOption, progress, warn_skipped
+from .console import (
+    ArchOption,
+    AssumeOption,
+    EmaOption,
+    IgnoreExtraOption,
+    JsonOption,
+    NumHeadsOption,
+    Output,
+    ThreadsOption,
+    TrustOption,
+    progress,
+    warn_notes,
+    warn_skipped,
+)
 from .native_option import NativeOption, TrustEngineOption
 from .numbers import batch_sizes
 from .schedule_option import KeepsOption, RsOption, SchedulesOption, amounts_of, asked_for, reducer
@@ -41,6 +54,9 @@ def validate(
     min_p: Annotated[float, typer.Option(help="McNemar p-value below which an accuracy drop fails.")] = 0.05,
     arch: ArchOption = None,
     num_heads: NumHeadsOption = None,
+    assume: AssumeOption = None,
+    ema: EmaOption = False,
+    ignore_extra: IgnoreExtraOption = False,
     backend: CandidateOption = None,
     threads: ThreadsOption = None,
     timeout: TimeoutOption = None,
@@ -53,6 +69,7 @@ def validate(
 
     [dim]tmdeploy validate deit_small.pth deit_s.onnx --data photos/[/dim]
     """
+    from tmdeploy.backends.options import CheckpointOptions
     from tmdeploy.errors import CheckFailed
     from tmdeploy.pairing import open_pair, sample_source
     from tmdeploy.report.validation import print_validation
@@ -67,11 +84,18 @@ def validate(
             reference,
             candidate,
             threads=threads,
-            trust_checkpoint=trust_checkpoint,
-            arch=arch,
-            num_heads=num_heads,
+            checkpoint=CheckpointOptions(
+                arch=arch,
+                num_heads=num_heads,
+                assume=tuple(assume or ()),
+                ema=ema,
+                ignore_extra=ignore_extra,
+                trust_checkpoint=trust_checkpoint,
+            ),
             backend=backend,
         )
+        for opened in (ours, theirs):
+            warn_notes(opened)
         tell("reading the images")
         samples = sample_source(ours, theirs, data or [], random=random, limit=limit)
         wanted = asked_for(r, keep, schedule)

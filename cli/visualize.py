@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from .backend_option import BackendOption
-from .console import JsonOption, Output, TrustOption, progress, warn_skipped
+from .console import (
+    ArchOption,
+    AssumeOption,
+    EmaOption,
+    IgnoreExtraOption,
+    JsonOption,
+    NumHeadsOption,
+    Output,
+    TrustOption,
+    progress,
+    warn_notes,
+    warn_skipped,
+)
 from .native_option import NativeOption
 from .schedule_option import KeepOption, ROption, ScheduleOption, amounts_of, asked_for, one_of, reducer
 from .timeout_option import TimeoutOption
@@ -34,6 +46,11 @@ def visualize(
     backend: BackendOption = None,
     timeout: TimeoutOption = None,
     native: NativeOption = True,
+    arch: ArchOption = None,
+    num_heads: NumHeadsOption = None,
+    assume: AssumeOption = None,
+    ema: EmaOption = False,
+    ignore_extra: IgnoreExtraOption = False,
     trust_checkpoint: TrustOption = False,
     json: JsonOption = None,
 ) -> None:
@@ -59,11 +76,19 @@ def visualize(
     asked = one_of(asked_for(r, keep, schedule))
     options: dict[str, Any] = {}
     if backend_for(model, backend).name == "pytorch":
-        options["trust_checkpoint"] = trust_checkpoint
+        options = {
+            "arch": arch,
+            "num_heads": num_heads,
+            "assume": tuple(assume or ()),
+            "ema": ema,
+            "ignore_extra": ignore_extra,
+            "trust_checkpoint": trust_checkpoint,
+        }
     written: list[dict[str, object]] = []
     with progress() as tell:
         tell("loading the model")
         runner = open_runner(model, backend=backend, **options)
+        warn_notes(runner)
         amounts = amounts_of(asked, reducer(runner))
         reader = ImageReader(paths, runner.preprocessing, in_graph=runner.pixels_in)
         for batch in reader.batches(1):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from tmdeploy.errors import ArtifactError, UsageError
 from tmdeploy.files import sha256
 from tmdeploy.macs import model_macs
-from tmdeploy.metadata import ArtifactMetadata
+from tmdeploy.metadata import ArtifactMetadata, Assumption, Preprocessing
 from tmdeploy.models.arch import VitConfig
 from tmdeploy.native.library import ort_library
 from tmdeploy.onnx_file import read_onnx, shape_of
@@ -60,6 +60,8 @@ class Inspection(_Document):
     lowering: str | None = Field(default=None, description="what would run the reduction steps")
     metadata: ArtifactMetadata | None = None
     architecture: VitConfig | None = None
+    preprocessing: Preprocessing | None = None
+    assumptions: tuple[Assumption, ...] = Field(default=(), description="what the weights do not show")
     recipe: Recipe | None = None
     notes: tuple[str, ...] = ()
     blocks: tuple[BlockRow, ...] = ()
@@ -109,8 +111,8 @@ def inspect_onnx(path: Path) -> Inspection:
     return found.model_copy(update={"lowering": lowering, **counted})
 
 
-def inspect_checkpoint(path: Path, *, trust_checkpoint: bool = False, arch: str | None = None) -> Inspection:
-    """Read a checkpoint: architecture, recipe, token counts.
+def inspect_checkpoint(path: Path, **options: Any) -> Inspection:
+    """Read a checkpoint, with the options of `models.checkpoint.load_checkpoint`: architecture, recipe, token counts.
 
     Raises:
         EnvironmentMissing: torch is not installed.
@@ -121,10 +123,16 @@ def inspect_checkpoint(path: Path, *, trust_checkpoint: bool = False, arch: str 
     require("torch", purpose=f"reading the checkpoint {path}")
     from tmdeploy.models.checkpoint import load_checkpoint
 
-    loaded = load_checkpoint(path, arch=arch, trust_checkpoint=trust_checkpoint)
+    loaded = load_checkpoint(path, **options)
     recipe = loaded.recipe or Recipe(method="none")
     found = Inspection(
-        path=str(path), kind="checkpoint", bytes=path.stat().st_size, sha256=loaded.sha256, notes=loaded.notes
+        path=str(path),
+        kind="checkpoint",
+        bytes=path.stat().st_size,
+        sha256=loaded.sha256,
+        preprocessing=loaded.preprocessing,
+        assumptions=loaded.assumptions,
+        notes=loaded.notes,
     )
     return found.model_copy(update=_counted(loaded.config, recipe))
 

@@ -13,7 +13,7 @@ METADATA_KEY = "tmdeploy"
 METADATA_VERSION = 1
 
 # Beyond what any ViT is, and below what would cost memory to look at.
-_LONGEST, _MOST_BLOCKS, _WIDEST, _LARGEST = 16 << 20, 1000, 1 << 14, 2**31 - 1
+_LONGEST, _LARGEST = 16 << 20, 2**31 - 1
 Side = Annotated[int, Field(ge=1, le=1 << 14)]  # pixels; a bound on what a file may make us allocate
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
@@ -240,8 +240,6 @@ def _contradiction(metadata: ArtifactMetadata) -> str | None:
         config = VitConfig.model_validate(metadata.architecture)
     except ValidationError as error:
         return f"architecture.{first_problem(error)}"
-    if config.depth > _MOST_BLOCKS or max(config.image_size) > _WIDEST:
-        return f"architecture: {config.depth} blocks for images of {config.image_size[0]} x {config.image_size[1]}"
     if metadata.preprocessing.image_size != config.image_size:
         return "preprocessing.image_size: another one than the architecture's"
     layers, amounts = metadata.layers, metadata.schedule

@@ -14,6 +14,7 @@ from tmdeploy.errors import UsageError
 from tmdeploy.images import ImageReader, find_images, random_images
 from tmdeploy.labels import classes_of, folders_in_order, labels_of
 from tmdeploy.metadata import Preprocessing
+from tmdeploy.models.assume import COMPUTE_KEYS, Assumed
 from tmdeploy.validate.comparability import recipe_of
 from tmdeploy.validate.samples import ImageFiles, Samples, Source, counted
 
@@ -23,23 +24,19 @@ def open_pair(
     candidate: Path,
     *,
     threads: int | None = None,
-    trust_checkpoint: bool = False,
-    arch: str | None = None,
-    num_heads: int | None = None,
+    checkpoint: CheckpointOptions | None = None,
     backend: str | None = None,
 ) -> tuple[Runner, Runner]:
     """Open two models for comparison.
 
-    A checkpoint takes method, schedule, image size and heads of the exported file beside it: plain DeiT weights carry
-    none of them.
+    A checkpoint takes method, schedule, image size and all else that its weights do not show of the exported file
+    beside it: plain DeiT weights carry none of them.
 
     Args:
         reference: Any model.
         candidate: Any model.
         threads: Of both backends.
-        trust_checkpoint: Allow unpickling.
-        arch: Of a checkpoint.
-        num_heads: Of a checkpoint.
+        checkpoint: How to open a checkpoint, where the user said so.
         backend: Of the candidate; None takes its suffix's default. The reference always has its default.
 
     Raises:
@@ -50,9 +47,7 @@ def open_pair(
     for path, choice in wanted:
         if backend_for(path, choice).name != "pytorch" and (path, choice) not in opened:
             opened[path, choice] = open_runner(path, threads=threads, backend=choice)
-    options = options_like(
-        list(opened.values()), CheckpointOptions(arch=arch, num_heads=num_heads, trust_checkpoint=trust_checkpoint)
-    )
+    options = options_like(list(opened.values()), checkpoint or CheckpointOptions())
     for path, choice in wanted:
         if (path, choice) not in opened:
             opened[path, choice] = open_runner(path, threads=threads, backend=choice, **options.keywords())
@@ -74,11 +69,13 @@ def options_like(exported: Sequence[Runner], given: CheckpointOptions) -> Checkp
     if exporter is None or exporter.metadata is None:
         return given
     height, width = exporter.metadata.preprocessing.image_size
-    heads = exporter.metadata.architecture.get("heads")
+    said = Assumed.parse(given.assume, num_heads=given.num_heads)
+    stated = {} if given.arch is not None else exporter.metadata.architecture
+    unsaid = [key for key in COMPUTE_KEYS if key in stated and getattr(said, key) is None]
     return replace(
         given,
         recipe=given.recipe or recipe_of(exporter),
-        num_heads=given.num_heads or (heads if isinstance(heads, int) else None),
+        assume=(*given.assume, *(f"{key}={stated[key]}" for key in unsaid)),
         image_size=given.image_size or (height if height == width else None),
         pixels_in=exporter.metadata.preprocessing_in_graph,
     )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tmdeploy.errors import ArtifactError, UsageError
 from tmdeploy.metadata import ArtifactMetadata, Preprocessing
+from tmdeploy.models.content import CHECKPOINT_SUFFIXES
 
 Array = NDArray[np.float32]
 IntArray = NDArray[np.int32]
@@ -146,7 +147,7 @@ BACKENDS: tuple[BackendInfo, ...] = (
         "onnxruntime-tensorrt", (".onnx",), "tmdeploy.backends.onnxruntime_tensorrt", "ONNX Runtime, TensorRT provider"
     ),
     BackendInfo("openvino", (".onnx",), "tmdeploy.backends.openvino", "OpenVINO on the CPU", ("f32", "bf16")),
-    BackendInfo("pytorch", (".pt", ".pth", ".safetensors"), "tmdeploy.backends.pytorch", "PyTorch, the reference"),
+    BackendInfo("pytorch", CHECKPOINT_SUFFIXES, "tmdeploy.backends.pytorch", "PyTorch, the reference"),
     BackendInfo("tensorrt", (".plan", ".engine"), "tmdeploy.backends.tensorrt", "TensorRT and TensorRT-RTX engines"),
 )
 
@@ -177,7 +178,7 @@ def open_runner(path: Path, *, threads: int | None = None, backend: str | None =
     """Load a model with the backend of its suffix, or another one that reads it.
 
     Args:
-        path: `.onnx`, `.pt`, `.pth`, `.safetensors`, `.plan` or `.engine`.
+        path: An `.onnx`, a checkpoint (`.pt`, `.safetensors`, ...), a `.plan` or `.engine`.
         threads: Intra-op threads; None leaves the backend's default.
         backend: A backend's name, perhaps with a precision (`openvino:bf16`); None takes the suffix's default.
         options: Passed to the backend, such as `trust_checkpoint`.

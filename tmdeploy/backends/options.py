@@ -15,8 +15,11 @@ class CheckpointOptions:
     recipe: Recipe | None = None
     arch: str | None = None
     num_heads: int | None = None
+    assume: tuple[str, ...] = ()
     image_size: int | None = None
     pixels_in: bool = False
+    ema: bool = False
+    ignore_extra: bool = False
     trust_checkpoint: bool = False
     device: str = "cpu"
 

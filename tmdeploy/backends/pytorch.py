@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -181,7 +181,10 @@ def open_runner(
     recipe: Recipe | None = None,
     arch: str | None = None,
     num_heads: int | None = None,
+    assume: Mapping[str, object] | Sequence[str] = (),
     image_size: int | None = None,
+    ema: bool = False,
+    ignore_extra: bool = False,
     trust_checkpoint: bool = False,
     pixels_in: bool = False,
     device: str = "cpu",
@@ -189,12 +192,15 @@ def open_runner(
     """Load a checkpoint and patch it.
 
     Args:
-        path: `.pt`, `.pth` or `.safetensors`.
+        path: A checkpoint.
         threads: Intra-op threads; None leaves torch's default.
         recipe: Method and schedule; None takes the checkpoint's own, else no reduction.
         arch: Architecture by name; None infers it.
         num_heads: Attention heads, where width / 64 is wrong.
+        assume: What else the weights do not show, by key, or as KEY=VALUE.
         image_size: Side of the input, pixels.
+        ema: Read the averaged weights.
+        ignore_extra: Leave out weights beside the ViT's.
         trust_checkpoint: Allow unpickling.
         pixels_in: Take uint8 [B, H, W, 3], as a file with preprocessing in its graph does.
         device: `cpu`, `cuda` or `cuda:1`.
@@ -211,7 +217,14 @@ def open_runner(
     _check_device(device)
     start = perf_counter()
     loaded = load_checkpoint(
-        path, arch=arch, num_heads=num_heads, image_size=image_size, trust_checkpoint=trust_checkpoint
+        path,
+        arch=arch,
+        num_heads=num_heads,
+        assume=assume,
+        image_size=image_size,
+        ema=ema,
+        ignore_extra=ignore_extra,
+        trust_checkpoint=trust_checkpoint,
     )
     chosen = recipe or loaded.recipe or Recipe(method="none")
     module = build_model(loaded)

@@ -86,8 +86,11 @@ class ExportRequest(FileForm):
         options: Named options of the method.
         arch: Architecture by name; None infers it from the weights.
         num_heads: Attention heads, where width / 64 is wrong.
+        assume: What else the weights do not show, by key, or as KEY=VALUE (docs/checkpoints.md).
         image_size: Side of the input, pixels; None takes the checkpoint's.
         deterministic: Planners accumulate in float64; else float32.
+        ema: Read the averaged weights.
+        ignore_extra: Leave out weights beside the ViT's.
         trust_checkpoint: Allow unpickling, which runs whatever code the file holds.
         against: The owner's own model, or what it returned, to prove ours against (`export.against`): `pkg.mod:build`,
             `timm:NAME`, `transformers:FOLDER`, `outputs.npz`; a module, or a callable that builds one.
@@ -102,8 +105,11 @@ class ExportRequest(FileForm):
     options: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     arch: str | None = None
     num_heads: int | None = None
+    assume: Mapping[str, object] | Sequence[str] = ()
     image_size: int | None = None
     deterministic: bool = True
+    ema: bool = False
+    ignore_extra: bool = False
     trust_checkpoint: bool = False
     against: str | Path | nn.Module | Callable[[], object] | None = None
 

@@ -33,7 +33,10 @@ def export_checkpoint(request: ExportRequest, progress: Progress = lambda _: Non
         request.checkpoint,
         arch=request.arch,
         num_heads=request.num_heads,
+        assume=request.assume,
         image_size=request.image_size,
+        ema=request.ema,
+        ignore_extra=request.ignore_extra,
         trust_checkpoint=request.trust_checkpoint,
     )
     recipe = _recipe(request, loaded)
@@ -59,6 +62,7 @@ def export_checkpoint(request: ExportRequest, progress: Progress = lambda _: Non
         source_sha256=loaded.sha256,
         preprocessing=loaded.preprocessing,
         class_names=loaded.class_names,
+        assumptions=loaded.assumptions,
         proof=proof,
     )
     result = write_file(subject, request, progress)

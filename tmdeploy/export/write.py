@@ -22,7 +22,7 @@ from tmdeploy.export.program import BATCH, SLOTS, build_graph
 from tmdeploy.export.request import FileForm
 from tmdeploy.export.verify import verify_file
 from tmdeploy.files import atomic_path
-from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, Preprocessing, ProofRecord, StepRecord, dump
+from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, Assumption, Preprocessing, ProofRecord, StepRecord, dump
 from tmdeploy.models.arch import VitConfig
 from tmdeploy.patching import Reduction, reduction_of
 from tmdeploy.recipe import Recipe
@@ -46,6 +46,7 @@ class Subject:
         preprocessing: How images become its input.
         class_names: One a class, or none.
         proof: The comparison with its owner's model.
+        assumptions: What the checkpoint's weights do not show.
     """
 
     module: nn.Module
@@ -56,6 +57,7 @@ class Subject:
     preprocessing: Preprocessing
     class_names: tuple[str, ...] = ()
     proof: ProofRecord | None = None
+    assumptions: tuple[Assumption, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -221,6 +223,7 @@ def _metadata(
         source_sha256=subject.source_sha256,
         preprocessing=subject.preprocessing.model_copy(update={"image_size": config.image_size}),
         preprocessing_in_graph=form.with_preprocessing,
+        assumptions=subject.assumptions,
         class_names=subject.class_names,
         opset=form.opset,
         precision=form.precision,

@@ -6,6 +6,10 @@ from pathlib import Path
 
 from tmdeploy.errors import CheckpointError
 
+# `.tar` is what many training scripts call a file of torch.save: model_best.pth.tar.
+TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".tar")
+SAFETENSORS_SUFFIXES = (".safetensors",)
+CHECKPOINT_SUFFIXES = TORCH_SUFFIXES + SAFETENSORS_SUFFIXES
 _HEAD = 512
 _GET_AGAIN = "Check the path, or get the file again"
 
@@ -34,7 +38,7 @@ def check_is_file(path: Path) -> None:
     """
     try:
         if path.is_dir():
-            found = sorted(child for child in path.iterdir() if child.suffix in {".pt", ".pth", ".safetensors"})
+            found = sorted(child for child in path.iterdir() if child.suffix.lower() in CHECKPOINT_SUFFIXES)
             remedy = f"Name a file in it, such as {found[0]}" if found else "Name the checkpoint file in it"
             raise CheckpointError("is a folder, not a checkpoint", path=path, remedy=remedy)
         if not path.exists():
@@ -74,6 +78,8 @@ def not_a_checkpoint(path: Path, head: bytes) -> CheckpointError:
     for magic, what, remedy in _MAGIC:
         if head.startswith(magic):
             return CheckpointError(f"is {what}, not a checkpoint", path=path, remedy=remedy)
+    if head[257:262] == b"ustar":
+        return CheckpointError("is a tar archive, not a checkpoint", path=path, remedy="Unpack it first")
     if path.suffix.lower() == ".onnx":
         what = "is an ONNX model, not a checkpoint"
         return CheckpointError(what, path=path, remedy="Give the PyTorch checkpoint that it was exported from")

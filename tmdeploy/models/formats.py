@@ -11,7 +11,15 @@ from typing import Protocol, cast
 from torch import Tensor
 
 from tmdeploy.errors import UsageError
-from tmdeploy.models.content import check_is_file, is_pickle, is_safetensors, is_zip, read_head
+from tmdeploy.models.content import (
+    SAFETENSORS_SUFFIXES,
+    TORCH_SUFFIXES,
+    check_is_file,
+    is_pickle,
+    is_safetensors,
+    is_zip,
+    read_head,
+)
 from tmdeploy.models.document import Description
 
 
@@ -54,11 +62,11 @@ class CheckpointFormat:
 FORMATS: tuple[CheckpointFormat, ...] = (
     CheckpointFormat(
         "torch",
-        (".pt", ".pth", ".bin", ".ckpt", ".tar"),
+        TORCH_SUFFIXES,
         "tmdeploy.models.torch_file",
         lambda head: is_zip(head) or is_pickle(head),
     ),
-    CheckpointFormat("safetensors", (".safetensors",), "tmdeploy.models.safetensors_file", is_safetensors),
+    CheckpointFormat("safetensors", SAFETENSORS_SUFFIXES, "tmdeploy.models.safetensors_file", is_safetensors),
 )
 
 

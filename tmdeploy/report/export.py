@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tmdeploy.files import sha256
 from tmdeploy.metadata import ArtifactMetadata
+from tmdeploy.report.model import model_rows
 from tmdeploy.report.table import facts_table
 from tmdeploy.report.text import styled
 from tmdeploy.schedule import schedule_text
@@ -38,6 +39,8 @@ def export_table(result: ExportResult) -> Table:
     table = facts_table(f"Exported {result.path}")
     table.add_row("size", f"{result.path.stat().st_size / 1e6:.1f} MB")
     table.add_row("architecture", str(metadata.architecture["name"]))
+    for row in model_rows(metadata.architecture, metadata.preprocessing, metadata.assumptions):
+        table.add_row(*row)
     table.add_row("method", method_text(metadata))
     if metadata.steps:
         tokens = " → ".join(str(step.tokens_out) for step in metadata.steps)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tmdeploy.inspection import Inspection
 from tmdeploy.report.export import method_text, proof_text
+from tmdeploy.report.model import model_rows
 from tmdeploy.report.table import facts_table, plain_table
 from tmdeploy.report.text import styled
 from tmdeploy.schedule import schedule_text
@@ -35,6 +36,12 @@ def _facts(found: Inspection) -> Table:
         text = f"{config.name}: {size}, patch {config.patch_size}, width {config.width}, {config.depth} blocks, "
         table.add_row("architecture", f"{text}{config.heads} heads, {config.num_classes} classes")
     metadata = found.metadata
+    if found.architecture is not None:
+        images, assumed = found.preprocessing, found.assumptions
+        if metadata is not None:
+            images, assumed = metadata.preprocessing, metadata.assumptions
+        for row in model_rows(found.architecture.model_dump(), images, assumed):
+            table.add_row(*row)
     if metadata is not None:
         table.add_row("method", method_text(metadata))
         form = f"{metadata.precision}, {metadata.lowering} lowering, tmdeploy {metadata.tool_version}"
