@@ -72,7 +72,10 @@ def _outside(model: onnx.ModelProto) -> None:
         (_says(version="new"), r"cannot be read \(version: "),
         (_says(architecture={"depth": -3}), r"cannot be read \(architecture\.a size or count is not positive\)"),
         (_says(architecture__depth=10**8), r"architecture.depth: Input should be less than or equal to 512"),
-        (_says(architecture__image_size=[2**20] * 2, preprocessing__image_size=[2**20] * 2), r"image_size.0: Input should be less than or equal to 16384"),
+        (
+            _says(architecture__image_size=[2**20] * 2, preprocessing__image_size=[2**20] * 2),
+            r"image_size.0: Input should be less than or equal to 16384",
+        ),
         (_says(architecture__image_size=[64, 64]), r"preprocessing\.image_size: another one than the architecture's"),
         (_says(architecture__num_classes=11), r"speaks of 11 classes, but its output is \[batch, 10\]"),
         (_says(preprocessing_in_graph=True), r"speaks of pixels of 32 x 32, but its input is \[batch, 3, 32, 32\]"),
