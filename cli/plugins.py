@@ -59,15 +59,15 @@ def plugins(
 
     [dim]tmdeploy plugins build --ort --openvino[/dim]
     """
-    out = Output(json)
     if action is Action.list:
-        _list(out)
+        _list(_output(json, None))
         return
     with_ort = ort or (ort is None and not openvino and not tensorrt)
     if cuda and not with_ort:
         raise UsageError("--cuda belongs to ONNX Runtime's library, which is not built", remedy="Add --ort")
     if cuda_arch is not None and not tensorrt and not cuda:
         raise UsageError("--cuda-arch: nothing that is built has CUDA code", remedy="Add --tensorrt or --cuda")
+    out = _output(json, output)
     made: list[str] = []
     if with_ort:
         made.append(_build_ort(out, output, cuda, cuda_arch, fetch_headers))
@@ -76,6 +76,19 @@ def plugins(
     if tensorrt:
         made.append(_build_tensorrt(out, output, cuda_arch, fetch_headers))
     out.emit({"schema": "tmdeploy.plugins/1", "built": made})
+
+
+def _output(json: str | None, folder: Path | None) -> Output:
+    from tmdeploy.files import make_folder
+    from tmdeploy.native.library import ORT_LIBRARY, ort_libraries
+    from tmdeploy.native.openvino import OPENVINO_LIBRARY
+    from tmdeploy.native.tensorrt import TENSORRT_LIBRARY, tensorrt_libraries
+
+    if folder is None:
+        return Output(json, reads=[place.path for place in (*ort_libraries(), *tensorrt_libraries())])
+    make_folder(folder)
+    libraries = (ORT_LIBRARY, OPENVINO_LIBRARY, TENSORRT_LIBRARY)
+    return Output(json, writes={f"the library {name}": folder / name for name in libraries})
 
 
 def _build_ort(out: Output, output: Path | None, cuda: bool, architectures: str | None, fetch_headers: bool) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from tmdeploy.errors import ArtifactError
 
@@ -17,6 +17,14 @@ _LONGEST, _LARGEST = 16 << 20, 2**31 - 1
 Side = Annotated[int, Field(ge=1, le=1 << 14)]  # pixels; a bound on what a file may make us allocate
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+
+
+def _encodable(text: object) -> object:
+    return text.encode("utf-8", "backslashreplace").decode() if isinstance(text, str) else text
+
+
+# A file name, of which bytes that are no UTF-8 are written as `\udcff`: a document could not hold them.
+FileName = Annotated[str, BeforeValidator(_encodable)]
 
 
 class _Frozen(BaseModel):
@@ -89,7 +97,7 @@ class QuantizationRecord(_Frozen):
     keep_float: tuple[str, ...] = Field(default=(), description="groups, op types and patterns left in float")
     quantized: int = Field(description="matrix products and convolutions that compute in the scheme")
     kept: int = Field(description="those that compute in float")
-    source_name: str = Field(description="file name of the unquantised model")
+    source_name: FileName = Field(description="file name of the unquantised model")
     source_sha256: str
 
 
@@ -130,7 +138,7 @@ class ArtifactMetadata(_Frozen):
     schedule: tuple[int, ...] = Field(default=(), description="amount of each step: r or keep, one a layer")
     runtime_schedule: bool = Field(default=False, description="whether the graph input `r` or `keep` can override it")
     architecture: dict[str, object] = Field(description="models.arch.VitConfig as a dict")
-    source_name: str = Field(description="file name of the checkpoint")
+    source_name: FileName = Field(description="file name of the checkpoint")
     source_sha256: str
     preprocessing: Preprocessing = Preprocessing()
     preprocessing_in_graph: bool = Field(

@@ -16,7 +16,7 @@ from tmdeploy.engine.layers import layers_path
 from tmdeploy.engine.profiles import BatchRange, ScheduleRange
 from tmdeploy.errors import ArtifactError
 from tmdeploy.files import write_text
-from tmdeploy.metadata import ArtifactMetadata, check_consistent, check_version
+from tmdeploy.metadata import ArtifactMetadata, FileName, check_consistent, check_version
 
 SIDECAR_VERSION = 1
 Precision = Literal[
@@ -50,7 +50,7 @@ class Tensor(_Frozen):
 class PluginRecord(_Frozen):
     """The plugin library that the engine was built with."""
 
-    path: str
+    path: FileName
     sha256: str
     embedded: bool = Field(description="the engine carries it, so the file is not needed")
 
@@ -75,10 +75,10 @@ class PtxRecord(_Frozen):
 class RefitRecord(_Frozen):
     """Where the weights came from, for an engine that got them after it was built."""
 
-    source_name: str
+    source_name: FileName
     source_sha256: str
     engine_sha256: str = Field(description="of the engine that was refitted")
-    command: str
+    command: FileName
 
 
 class Options(_Frozen):
@@ -108,7 +108,7 @@ class EngineRecord(_Frozen):
     target_sm: tuple[str, ...] = Field(default=(), description="of TensorRT-RTX; empty: its own default")
     bytes: int
     sha256: str
-    source_name: str
+    source_name: FileName
     source_sha256: str
     precision: Precision = Field(
         description="of a quantised file: the scheme, and what the rest computes in if that is not fp32"
@@ -130,7 +130,7 @@ class EngineRecord(_Frozen):
     graph_sha256: str | None = Field(default=None, description="of the graph without weights, as it was parsed")
     refit: RefitRecord | None = None
     build_seconds: float
-    command: str = Field(description="makes it again")
+    command: FileName = Field(description="makes it again")
     notes: tuple[str, ...] = ()
     model: ArtifactMetadata | None = Field(default=None, description="of the ONNX file; none for a foreign one")
 
