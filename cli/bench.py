@@ -52,6 +52,16 @@ def bench(
     free_merge: Annotated[
         bool, typer.Option("--free-merge", help="Also time each exported file with a slice instead of each reduction.")
     ] = False,
+    min_speedup: Annotated[
+        float | None,
+        typer.Option(
+            metavar="FACTOR", help="Exit code 1 if a merged arm is not so many times as fast as its unmerged twin: 1.3."
+        ),
+    ] = None,
+    max_ratio: Annotated[
+        float | None,
+        typer.Option(metavar="RATIO", help="The same the other way round: its time over the twin's, at most: 0.77."),
+    ] = None,
     memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Measure load time and peak memory.")] = True,
     cuda_graph: Annotated[
         bool | None,
@@ -97,9 +107,10 @@ def bench(
     """
     from tmdeploy.backends.options import CheckpointOptions
     from tmdeploy.bench.contender import engine_modes
+    from tmdeploy.bench.gate import Gate, failures
     from tmdeploy.bench.run import bench as run
     from tmdeploy.bench.timing import Protocol
-    from tmdeploy.errors import UsageError
+    from tmdeploy.errors import CheckFailed, UsageError
     from tmdeploy.report.bench import print_bench
 
     models = [*(model or ()), *(engine or ())]
@@ -123,6 +134,7 @@ def bench(
             threads=threads,
             data=data or [],
             schedules=wanted,
+            gate=Gate(min_speedup, max_ratio),
             check=lambda _: wanted.check(),
             twin=twin,
             free_merge=free_merge,
@@ -141,3 +153,5 @@ def bench(
         )
     print_bench(report, out.console)
     out.emit(report)
+    if problem := failures(report.gate):
+        raise CheckFailed(problem)

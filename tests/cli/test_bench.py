@@ -55,6 +55,57 @@ def test_schedules_are_arms_of_their_own(digits_onnx: Path, capsys: pytest.Captu
     assert report["models"][0]["peak_mib"] is None
 
 
+def test_every_schedule_has_a_free_merge_of_its_own(digits_onnx: Path, capsys: pytest.CaptureFixture[str]):
+    report = _report(
+        capsys, digits_onnx, "--batch", 1, "--r", "0", "--r", "16:0", "--free-merge", "--no-memory", "--threads", 1
+    )
+    name = digits_onnx.name
+    arms = {arm["name"].removeprefix(f"{name}, "): arm for arm in report["arms"]}
+    assert list(arms) == ["unmerged", "0, free-merge", "0", "16, 12, 9, 6, 3, 0, free-merge", "16, 12, 9, 6, 3, 0"]
+    assert [arm["amounts"] for arm in report["arms"]] == [None, "r=0", "r=0", "r=16..0", "r=16..0"]
+    assert [arm["number"] for arm in report["arms"]] == [1, 2, 3, 4, 5]
+    for schedule in ("0", "16, 12, 9, 6, 3, 0"):
+        assert arms[f"{schedule}, free-merge"]["gmacs"] == arms[schedule]["gmacs"]
+        assert arms[f"{schedule}, free-merge"]["ratio"]["baseline"] == f"{name}, unmerged"
+    assert arms["0"]["gmacs"] == arms["unmerged"]["gmacs"] > arms["16, 12, 9, 6, 3, 0"]["gmacs"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--min-speedup", "1000"], "wanted: at least 1e+03x (at most 0.001)"),
+        (["--max-ratio", "0.001"], "wanted: at least 1e+03x (at most 0.001)"),
+    ],
+)
+def test_a_gate_that_is_not_met_is_a_failed_check(
+    arguments: list[str], message: str, digits_onnx: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    target = tmp_path / "bench.json"
+    done = run(
+        capsys, "bench", digits_onnx, "--batch", 1, "--r", 0, "--r", 8, *FAST, "--no-memory", *arguments,
+        "--json", target,
+    )  # fmt: skip
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    assert f"error: {digits_onnx.name}, 8 at batch 1 is " in done.err
+    assert "as fast as its unmerged twin" in done.err
+    assert message in done.err
+    (row,) = json.loads(target.read_text())["gate"]  # r = 0 cannot be any faster
+    assert (row["arm"], row["passed"], row["limit"]) == (f"{digits_onnx.name}, 8", False, 0.001)
+
+
+def test_a_gate_that_is_met(digits_onnx: Path, capsys: pytest.CaptureFixture[str]):
+    report = _report(capsys, digits_onnx, "--batch", 1, "--no-memory", "--min-speedup", "0.0001")
+    assert [row["passed"] for row in report["gate"]] == [True]
+
+
+def test_a_gate_without_a_twin_is_refused_before_anything_is_timed(
+    digits_onnx: Path, capsys: pytest.CaptureFixture[str]
+):
+    done = run(capsys, "bench", digits_onnx, "--no-twin", "--min-speedup", "1.3", "--duration", "100s")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "--min-speedup: digits.onnx has no unmerged twin to be compared with. Leave out --no-twin" in done.err
+
+
 def test_plain_weights_run_as_the_file_beside_them_was_exported(
     digits_onnx: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -71,6 +122,7 @@ def test_tables_name_what_was_measured(digits_onnx: Path, capsys: pytest.Capture
     assert done.code == 0
     assert "milliseconds a batch" in done.out
     assert "unmerged" in done.out
+    assert "peak memory" not in done.out, "no table of dashes"
 
 
 @pytest.mark.parametrize(
@@ -81,6 +133,7 @@ def test_tables_name_what_was_measured(digits_onnx: Path, capsys: pytest.Capture
         (["--percentile", "p50"], 2, "--percentile p50: not numbers"),
         (["--duration", "soon"], 2, "--duration soon: not a duration"),
         (["--r", "1,2,3,4,5,6,7"], 2, "--r 1,2,3,4,5,6,7: 7 values for 6 blocks"),
+        (["--max-ratio", "0"], 2, "--max-ratio 0: a factor is above 0"),
         (["--data", "nowhere"], 4, "nowhere: no such file, folder or match"),
     ],
 )

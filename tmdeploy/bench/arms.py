@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tmdeploy.backends import Runner, backend_for, open_runner
 from tmdeploy.backends.options import CheckpointOptions
 from tmdeploy.backends.tensorrt import TensorrtRunner
-from tmdeploy.bench.contender import Contender, EngineMode, Schedule, engine_modes, labelled, scheduled
+from tmdeploy.bench.contender import Contender, EngineMode, Schedule, amounts_text, engine_modes, labelled, scheduled
 from tmdeploy.bench.engine_twins import pair_engines
 from tmdeploy.bench.fairness import checkpoint_device
 from tmdeploy.boundary import library_call
+from tmdeploy.engine.amounts import amounts_for
 from tmdeploy.errors import ArtifactError
 from tmdeploy.macs import model_macs
 from tmdeploy.metadata import ArtifactMetadata
@@ -20,6 +22,9 @@ from tmdeploy.models.arch import VitConfig
 from tmdeploy.onnx_file import read_onnx
 from tmdeploy.pairing import options_like
 from tmdeploy.recipe import Recipe
+
+if TYPE_CHECKING:
+    from tmdeploy.graph.twins import Kind
 
 
 def gather(
@@ -88,15 +93,17 @@ def _checkpoint_arms(
     config, recipe = runner.config, runner.recipe  # type: ignore[attr-defined]
     plain = model_macs(config).total
     if not recipe.layers:
-        return [Contender(label, "model", runner, path, None, plain, None, options)]
+        return [Contender(label, "model", runner, path, None, plain, None, checkpoint=options)]
     arms = []
     baseline = f"{label}, unmerged" if twin else None
     if baseline is not None:
         bare = open_runner(path, threads=threads, **replace(options, recipe=Recipe(method="none")).keywords())
-        arms.append(Contender(baseline, "unmerged", bare, path, None, plain, None, options))
+        arms.append(Contender(baseline, "unmerged", bare, path, None, plain, None, checkpoint=options))
     for schedule in schedules(runner):
         macs = model_macs(config, recipe.steps(config.tokens, config.num_prefix, schedule)).total
-        arms.append(Contender(scheduled(label, schedule), "model", runner, path, schedule, macs, baseline, options))
+        amounts = amounts_text(recipe.spec.schedule_kind, schedule or recipe.amounts)
+        name = scheduled(label, schedule)
+        arms.append(Contender(name, "model", runner, path, schedule, macs, baseline, amounts, options))
     return arms
 
 
@@ -114,13 +121,18 @@ def _engine_arms(
     chosen = schedules(runner)
     arms = []
     for schedule in chosen:
-        macs = None
+        macs = amounts = None
         if metadata is not None:
+            amounts = amounts_text(
+                metadata.schedule_kind, schedule or amounts_for(runner.record, None, name=label) or metadata.schedule
+            )
             config = VitConfig.model_validate(metadata.architecture)
             macs = _macs(config, metadata, schedule) if metadata.steps else model_macs(config).total
         for mode in modes:
             name = f"{scheduled(label, schedule)}, {mode}"
-            arms.append(Contender(name, "model", runner, runner.path, schedule, macs, None, backend=backend, mode=mode))
+            arms.append(
+                Contender(name, "model", runner, runner.path, schedule, macs, None, amounts, backend=backend, mode=mode)
+            )
     return arms
 
 
@@ -142,33 +154,36 @@ def _exported_arms(
     plain = model_macs(config).total
     if not metadata.steps:
         return [Contender(label, "model", runner, path, None, plain, None, backend=backend)]
-    default = _macs(config, metadata, None)
     arms, baseline = [], None
-    for kind, wanted, macs in (("unmerged", twin, plain), ("free-merge", free_merge, default)):
-        if not wanted:
-            continue
+
+    def twin_of(kind: Kind, schedule: Schedule) -> Runner | None:
         try:
-            made = _twin_runner(path, backend, metadata, kind, threads)
+            return _twin_runner(path, backend, metadata, kind, threads, schedule)
         except ArtifactError as error:
             warnings.append(f"{label}: {error.message}")
-            continue
-        name = f"{label}, {kind}"
-        if kind == "unmerged":
-            baseline = name
-        compared = baseline if kind != "unmerged" else None
-        arms.append(Contender(name, kind, made, path, None, macs, compared, backend=backend))
+            return None
+
+    if twin and (made := twin_of("unmerged", None)) is not None:
+        baseline = f"{label}, unmerged"
+        arms.append(Contender(baseline, "unmerged", made, path, None, plain, None, backend=backend))
     for schedule in schedules(runner):
         name = scheduled(label, schedule)
         macs = _macs(config, metadata, schedule)
-        arms.append(Contender(name, "model", runner, path, schedule, macs, baseline, backend=backend))
+        amounts = amounts_text(metadata.schedule_kind, schedule or metadata.schedule)
+        if free_merge and (made := twin_of("free-merge", schedule)) is not None:
+            free = f"{name}, free-merge"
+            arms.append(Contender(free, "free-merge", made, path, None, macs, baseline, amounts, backend=backend))
+        arms.append(Contender(name, "model", runner, path, schedule, macs, baseline, amounts, backend=backend))
     return arms
 
 
-def _twin_runner(path: Path, backend: str | None, metadata: ArtifactMetadata, kind: str, threads: int | None) -> Runner:
+def _twin_runner(
+    path: Path, backend: str | None, metadata: ArtifactMetadata, kind: Kind, threads: int | None, schedule: Schedule
+) -> Runner:
     from tmdeploy.graph.twins import make_twin
 
     with library_call(path, "has no twin", remedy="Its graph is not as tmdeploy exports it: export it again"):
-        made = make_twin(read_onnx(path)[0], metadata, kind)  # type: ignore[arg-type]  # one of its kinds
+        made = make_twin(read_onnx(path)[0], metadata, kind, schedule)
     name = f"{path.name}, {kind}"
     return open_runner(path, threads=threads, backend=backend, model=made.SerializeToString(), name=name)
 

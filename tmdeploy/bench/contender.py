@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from tmdeploy.backends import Runner
 from tmdeploy.backends.options import CheckpointOptions
 from tmdeploy.schedule import schedule_text
 
+_SPELT_OUT = 3  # amounts that a table has room for
 Schedule = tuple[int, ...] | None
 
 
@@ -52,6 +54,7 @@ class Contender:
         schedule: Amounts to run with; None is the default.
         macs: Of an image; None for a foreign file.
         baseline: Name of the arm it is compared with first; None for a baseline.
+        amounts: What it runs with, as `r=13`; None if it reduces nothing.
         checkpoint: How it was opened; None for an exported file.
         backend: As asked for; None for the suffix's default.
         mode: How an engine is called; None for anything else.
@@ -64,6 +67,7 @@ class Contender:
     schedule: Schedule
     macs: int | None
     baseline: str | None
+    amounts: str | None = None
     checkpoint: CheckpointOptions | None = None
     backend: str | None = None
     mode: EngineMode | None = None
@@ -83,7 +87,7 @@ def device_of(runner: Runner) -> str:
     """Where a runner computes: as it says, or, for ONNX Runtime, as its provider's name says."""
     described = runner.describe()
     on_gpu = described.get("provider", "").lower().startswith(("cuda", "tensorrt"))
-    return described.get("device", "cuda:0" if on_gpu else "cpu")
+    return described.get("device", "cuda:0" if on_gpu else "cpu").lower()
 
 
 def labelled(path: Path, backend: str | None) -> str:
@@ -94,3 +98,14 @@ def labelled(path: Path, backend: str | None) -> str:
 def scheduled(label: str, schedule: Schedule) -> str:
     """A label with its schedule, if it is not the default."""
     return label if schedule is None else f"{label}, {schedule_text(schedule)}"
+
+
+def amounts_text(kind: str | None, amounts: Sequence[int]) -> str | None:
+    """`r=13`, `keep=138,97,68`, `r=26..0` for a long one; None where nothing is reduced."""
+    if kind is None or not amounts:
+        return None
+    if len(set(amounts)) == 1:
+        return f"{kind}={amounts[0]}"
+    return (
+        f"{kind}={','.join(map(str, amounts))}" if len(amounts) <= _SPELT_OUT else f"{kind}={amounts[0]}..{amounts[-1]}"
+    )

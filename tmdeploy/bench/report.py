@@ -60,11 +60,13 @@ class GpuTimes(_Document):
 class ArmRow(_Document):
     """One arm at one batch size."""
 
+    number: int = Field(default=0, description="from 1, the same at every batch size; tables and warnings use it")
     name: str
     kind: str = Field(description="model, unmerged (its twin without reduction) or free-merge (a slice instead)")
     path: str
     batch: int
     schedule: tuple[int, ...] | None
+    amounts: str | None = Field(default=None, description="r or keep it runs with, as r=13; none: it merges nothing")
     backend: dict[str, str]
     precision: str
     median_ms: float = Field(description="a batch; median of the rounds' medians")
@@ -110,11 +112,22 @@ class ModelRow(_Document):
 
     name: str
     path: str
+    backend: str | None = Field(default=None, description="as asked for, where there are several")
     bytes: int
     load_ms: float | None
     peak_mib: float | None = Field(description="peak resident memory of a fresh process running it")
     model_mib: float | None = Field(description="of that, what opening and running the model added")
     gpu: GpuMemory | None = Field(default=None, description="of an engine")
+
+
+class GateRow(_Document):
+    """One merged arm against the limit of --min-speedup or --max-ratio."""
+
+    arm: str
+    batch: int
+    ratio: float = Field(description="its time over its unmerged twin's")
+    limit: float = Field(description="largest ratio allowed")
+    passed: bool
 
 
 class Machine(_Document):
@@ -140,5 +153,6 @@ class BenchReport(_Document):
     rounds: int
     models: tuple[ModelRow, ...]
     arms: tuple[ArmRow, ...]
+    gate: tuple[GateRow, ...] = ()
     warnings: tuple[str, ...]
     machine: Machine

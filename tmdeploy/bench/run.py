@@ -22,9 +22,11 @@ from tmdeploy.bench.arms import gather
 from tmdeploy.bench.batches import default_batches
 from tmdeploy.bench.contender import Contender, EngineMode, Schedule, engine_modes, labelled
 from tmdeploy.bench.fairness import same_work, unlike
+from tmdeploy.bench.gate import Gate
 from tmdeploy.bench.gpu_doubts import gpu_doubts
 from tmdeploy.bench.gpu_times import EngineArms, Watch, engine_arms, gpu_times, spreads
 from tmdeploy.bench.memory import Job, footprint
+from tmdeploy.bench.pace import Pace
 from tmdeploy.bench.report import ArmRow, BenchReport, GpuMemory, Machine, ModelRow, RatioRow
 from tmdeploy.bench.timing import Arm, Protocol, latency, measure, ratio
 from tmdeploy.engine.clocks import clock_reader
@@ -71,6 +73,7 @@ def bench(
     memory: bool = True,
     checkpoint: CheckpointOptions | None = None,
     modes: Sequence[EngineMode] = engine_modes(),
+    gate: Gate | None = None,
     check: Callable[[Sequence[Contender]], None] = lambda _: None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> BenchReport:
@@ -89,11 +92,12 @@ def bench(
         memory: Measure load time and peak memory in fresh processes.
         checkpoint: How to open checkpoints; method and schedule come from the first exported file, if there is one.
         modes: How to call engines, one arm each.
+        gate: What merged arms have to meet.
         check: Called with the arms before anything is measured; raises to stop.
         progress: Called with a short description.
 
     Raises:
-        UsageError: Models that take different images.
+        UsageError: Models that take different images, or a gate for which there is no unmerged twin.
     """
     protocol = protocol or Protocol()
     load_before = os.getloadavg()[0]
@@ -111,24 +115,30 @@ def bench(
         modes=modes,
     )
     check(contenders)
+    gate = gate or Gate()
+    gate.check(contenders)
     _check_same_images(contenders)
     batch_sizes = batch_sizes or default_batches([one.runner for one in contenders])
     models = []
     first = {(one.path, one.backend): one for one in reversed(contenders)}
     for path, choice in dict.fromkeys((one.path, one.backend) for one in contenders):
         options = first[path, choice].checkpoint
-        name = labelled(path, choice if len(backends) > 1 else None)
+        shown = choice if len(backends) > 1 else None
+        name = labelled(path, shown)
         progress(f"measuring the memory of {name}")
         job = Job(path, max(batch_sizes), threads, options, choice)
-        models.append(_model_row(job, name, warnings) if memory else _unmeasured(path, name))
+        row = _unmeasured(path, name, shown)
+        models.append(_measured(row, job, warnings) if memory else row)
     rows: list[ArmRow] = []
     source = ""
     watch = _watch(contenders, warnings)
+    arms_a_batch = sum(1 if one.mode is None else 2 for one in contenders)  # an engine is timed in two ways
+    pace = Pace(protocol.work_of_an_arm * arms_a_batch * len(batch_sizes))
     for batch in batch_sizes:
         images, source = _images(contenders[0].runner, data, batch)
         entries = [_entry(contender, images, batch, watch) for contender in contenders]
         arms = [arm for entry in entries for arm in entry.arms]
-        measure(arms, protocol, progress=lambda text, size=batch: progress(f"batch {size}: {text}"))  # type: ignore[misc]
+        measure(arms, protocol, pace=pace, progress=lambda text, size=batch: progress(f"batch {size}: {text}"))  # type: ignore[misc]
         rows += _rows(entries, batch, protocol.percentiles)
         for entry in entries:
             entry.close()
@@ -139,6 +149,7 @@ def bench(
         rounds=protocol.rounds,
         models=tuple(models),
         arms=tuple(rows),
+        gate=gate.judge(rows),
         warnings=tuple(dict.fromkeys(warnings)),
         machine=_machine(load_before),
     )
@@ -190,15 +201,17 @@ def _check_same_images(contenders: Sequence[Contender]) -> None:
 def _rows(entries: Sequence[_Entry], batch: int, percentiles: Sequence[float]) -> list[ArmRow]:
     by_name = {entry.contender.name: entry for entry in entries}
     rows = []
-    for entry in entries:
+    for number, entry in enumerate(entries, 1):
         contender, arm = entry.contender, entry.arm
         numbers = latency(arm, percentiles)
         row = ArmRow(
+            number=number,
             name=contender.name,
             kind=contender.kind,
             path=str(contender.path),
             batch=batch,
             schedule=contender.schedule,
+            amounts=contender.amounts,
             backend=_described(contender),
             precision=contender.precision,
             stable_warm_up=all(one.stable for one in entry.arms),
@@ -241,8 +254,7 @@ def _compared(row: ArmRow, arm: Arm, base_arm: Arm, base: Contender, contender: 
     return row.model_copy(update=changes)
 
 
-def _model_row(job: Job, name: str, warnings: list[str]) -> ModelRow:
-    row = _unmeasured(job.path, name)
+def _measured(row: ModelRow, job: Job, warnings: list[str]) -> ModelRow:
     try:
         found = footprint(job)
     except ArtifactError as error:
@@ -255,8 +267,9 @@ def _model_row(job: Job, name: str, warnings: list[str]) -> ModelRow:
     return row.model_copy(update=measured)
 
 
-def _unmeasured(path: Path, name: str) -> ModelRow:
-    return ModelRow(name=name, path=str(path), bytes=path.stat().st_size, load_ms=None, peak_mib=None, model_mib=None)
+def _unmeasured(path: Path, name: str, backend: str | None) -> ModelRow:
+    size = path.stat().st_size
+    return ModelRow(name=name, path=str(path), backend=backend, bytes=size, load_ms=None, peak_mib=None, model_mib=None)
 
 
 def _doubts(rows: Sequence[ArmRow], load_before: float) -> list[str]:
@@ -266,10 +279,14 @@ def _doubts(rows: Sequence[ArmRow], load_before: float) -> list[str]:
     noisy = [row for row in rows if row.cv > _CV_LIMIT]
     if noisy:
         worst = max(noisy, key=lambda row: row.cv)
-        doubts.append(f"noisy: the times of {worst.name} at batch {worst.batch} vary by {worst.cv:.0%}")
-    unstable = [row.name for row in rows if not row.stable_warm_up]
+        doubts.append(f"noisy: the times of arm {worst.number} at batch {worst.batch} vary by {worst.cv:.0%}")
+    unstable: dict[int, list[str]] = {}
+    for row in rows:
+        if not row.stable_warm_up:
+            unstable.setdefault(row.batch, []).append(str(row.number))
     if unstable:
-        doubts.append(f"warm-up ended at its limit, not because times agreed: {', '.join(dict.fromkeys(unstable))}")
+        where = "; ".join(f"arm {', '.join(numbers)} at batch {batch}" for batch, numbers in unstable.items())
+        doubts.append(f"warm-up ended at its limit, not because times agreed: {where}")
     return doubts
 
 

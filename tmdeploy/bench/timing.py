@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tmdeploy.bench.pace import Pace
 from tmdeploy.errors import UsageError
 
 Clock = Callable[[], float]
@@ -57,6 +58,11 @@ class Protocol:
         wrong = [value for value in self.percentiles if not 0.0 < value <= 100.0]
         if wrong:
             raise UsageError(f"a percentile is above 0 and at most 100, not {wrong[0]:g}")
+
+    @property
+    def work_of_an_arm(self) -> float:
+        """What is planned of it, seconds; slow models take longer, all alike."""
+        return self.warm_up_s + self.duration_s
 
 
 @dataclass
@@ -136,6 +142,7 @@ def measure(
     protocol: Protocol,
     *,
     clock: Clock = time.perf_counter,
+    pace: Pace | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Warm every arm up, then measure them in interleaved rounds; the arms are filled in place.
@@ -144,17 +151,20 @@ def measure(
         arms: What to measure.
         protocol: How.
         clock: Seconds; replaceable for tests.
+        pace: Is told what is done, by `Protocol.work_of_an_arm`, and asked how long the rest takes.
         progress: Called with a short description.
     """
+    pace = pace or Pace(protocol.work_of_an_arm * len(arms))
     for arm in arms:
-        progress(f"warming up {arm.name}")
+        progress(f"warming up {arm.name}{pace.left()}")
         arm.stable = _warm_up(arm.call, protocol, clock)
+        pace.did(protocol.warm_up_s)
     order = random.Random(protocol.seed)  # noqa: S311 - shuffles, guards nothing
     for number in range(protocol.rounds):
         shuffled = list(arms)
         order.shuffle(shuffled)
         for position, arm in enumerate(shuffled):
-            progress(f"round {number + 1} of {protocol.rounds}: {arm.name}")
+            progress(f"round {number + 1} of {protocol.rounds}: {arm.name}{pace.left()}")
             with _no_garbage_collection():
                 arm.call()  # the arm before left the caches to itself
                 before = None if arm.watch is None else arm.watch()
@@ -162,6 +172,7 @@ def measure(
             if arm.watch is not None:
                 arm.watched.append((before, arm.watch()))
             arm.positions.append(position)
+            pace.did(protocol.duration_s / protocol.rounds)
 
 
 def _warm_up(call: Callable[[], object], protocol: Protocol, clock: Clock) -> bool:

@@ -6,6 +6,7 @@ which each reduction is a slice of the first M tokens, is the most that merging 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -15,18 +16,21 @@ from onnx_ir.passes import common as passes
 
 from tmdeploy.errors import ArtifactError
 from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, StepRecord, dump
+from tmdeploy.recipe import Recipe
 
 Kind = Literal["unmerged", "free-merge"]
 
 
-def make_twin(model: onnx.ModelProto, metadata: ArtifactMetadata, kind: Kind) -> onnx.ModelProto:
+def make_twin(
+    model: onnx.ModelProto, metadata: ArtifactMetadata, kind: Kind, amounts: Sequence[int] | None = None
+) -> onnx.ModelProto:
     """Build a twin; the given model is not changed.
 
     Args:
         model: As exported, either lowering.
         metadata: Its metadata.
-        kind: Which twin. `free-merge` keeps the default schedule's token counts, and drops the log-size bias along with
-            the sizes.
+        kind: Which twin. `free-merge` keeps the token counts, and drops the log-size bias along with the sizes.
+        amounts: Schedule whose token counts a `free-merge` keeps; None takes the file's default.
 
     Returns:
         A model with the same inputs (but no runtime schedule) and outputs, without reduction steps.
@@ -40,6 +44,8 @@ def make_twin(model: onnx.ModelProto, metadata: ArtifactMetadata, kind: Kind) ->
             path=metadata.source_name,
             remedy="Export it with --runtime-r, or compare with a file exported with --method none",
         )
+    if amounts is not None:
+        metadata = _rescheduled(metadata, amounts)
     twin = ir.serde.deserialize_model(model)
     values = {str(value.name): value for node in twin.graph for value in node.outputs}
     for step in metadata.steps:
@@ -70,6 +76,16 @@ def make_twin(model: onnx.ModelProto, metadata: ArtifactMetadata, kind: Kind) ->
     )
     twin.metadata_props[METADATA_KEY] = dump(bare)
     return ir.serde.serialize_model(twin)
+
+
+def _rescheduled(metadata: ArtifactMetadata, amounts: Sequence[int]) -> ArtifactMetadata:
+    tokens, prefix = metadata.steps[0].tokens_in, metadata.steps[0].num_prefix
+    counts = Recipe.of(metadata).steps(tokens, prefix, amounts)
+    steps = tuple(
+        step.model_copy(update={"tokens_in": count.tokens_in, "tokens_out": count.tokens_out})
+        for step, count in zip(metadata.steps, counts, strict=True)
+    )
+    return metadata.model_copy(update={"schedule": tuple(amounts), "steps": steps})
 
 
 def _first_tokens(tokens: ir.Value, step: StepRecord) -> ir.Value:
@@ -121,11 +137,10 @@ def _fix_schedule(model: ir.Model, metadata: ArtifactMetadata, kind: Kind) -> No
     for value in list(model.graph.inputs):
         if value.name == metadata.schedule_kind:
             model.graph.inputs.remove(value)
-            if kind == "unmerged":
-                # not more: ONNX Runtime's int64 Max takes 2**31 for less than 1 (1.31)
-                nothing = 0 if metadata.schedule_kind == "r" else 2**31 - 1
-                amounts = np.full(len(metadata.layers), nothing, dtype=np.int64)
-                value.const_value = ir.tensor(amounts, name=value.name)
+            # not more: ONNX Runtime's int64 Max takes 2**31 for less than 1 (1.31)
+            nothing = 0 if metadata.schedule_kind == "r" else 2**31 - 1
+            amounts = [nothing] * len(metadata.layers) if kind == "unmerged" else metadata.schedule
+            value.const_value = ir.tensor(np.array(amounts, dtype=np.int64), name=value.name)
 
 
 def _forget_shapes(model: ir.Model) -> None:

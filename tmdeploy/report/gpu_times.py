@@ -7,10 +7,13 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
 from tmdeploy.bench.report import ArmRow, GpuTimes, ModelRow, Spread
+from tmdeploy.report.bench_labels import Labels, kind_text, packed
 from tmdeploy.report.table import plain_table
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+_NAME = 16  # what a name may take beside the numbers
 
 # In the order of a call; a whole call of its own is timed one at a time, the parts with the next one queued.
 _PARTS = (
@@ -22,36 +25,39 @@ _PARTS = (
 )
 
 
-def gpu_table(batch: int, rows: Sequence[ArmRow]) -> Table:
+def gpu_table(batch: int, rows: Sequence[ArmRow], labels: Labels) -> Table:
     """Every part of a call, as trtexec reports it, and throughput.
 
     Args:
         batch: Images a call.
         rows: Of engines, and of checkpoints that ran on a GPU.
+        labels: What they are called.
     """
     table = plain_table(f"batch {batch}: on the GPU, milliseconds a batch")
-    table.add_column("model", overflow="fold")
+    table.add_column("", justify="right", no_wrap=True)
+    table.add_column("model", no_wrap=True)
     table.add_column("part", no_wrap=True)
     percentiles = list(rows[0].percentiles_ms)
     for column in (*(f"p{value}" for value in percentiles), "mean", "max", "cv"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         gpu = row.gpu
+        name = packed([*labels.words(row, _NAME), *kind_text(row).split()], _NAME)
         if gpu is None:
             if row.compute is not None:
-                table.add_row(row.name, "compute", *_cells(row.compute, percentiles))
+                table.add_row(str(row.number), name, "compute", *_cells(row.compute, percentiles))
             continue
         parts = [(words, gpu.queued[name]) for name, words in _PARTS if name in gpu.queued and _says(gpu, name)]
         parts.append(("whole call", gpu.single["host"]))
-        names = chain(row.name.replace(", ", ",\n").splitlines(), repeat(""))  # a piece of the name a line
+        numbers, names = chain([str(row.number)], repeat("")), chain(name.splitlines(), repeat(""))
         for words, spread in parts:
-            table.add_row(next(names), words, *_cells(spread, percentiles))
-        table.add_row(next(names), "img/s", f"{gpu.single_images_per_s:.0f}")
-        table.add_row(next(names), "img/s queued", f"{gpu.queued_images_per_s:.0f}")
+            table.add_row(next(numbers), next(names), words, *_cells(spread, percentiles))
+        table.add_row("", next(names), "img/s", f"{gpu.single_images_per_s:.0f}")
+        table.add_row("", next(names), "img/s queued", f"{gpu.queued_images_per_s:.0f}")
     return table
 
 
-def memory_table(rows: Sequence[ModelRow]) -> Table:
+def memory_table(rows: Sequence[ModelRow], labels: Labels) -> Table:
     """GPU memory of engines, MiB: what TensorRT states and what was counted."""
     table = plain_table("GPU memory of engines, MiB, each in a fresh process")
     for column in ("engine", "weights", "streamable", "a context", "in and out", "loaded", "running"):
@@ -60,7 +66,10 @@ def memory_table(rows: Sequence[ModelRow]) -> Table:
         gpu = row.gpu
         if gpu is not None:
             sizes = (gpu.weights, gpu.streamable, gpu.activations, gpu.buffers, gpu.loaded, gpu.running)
-            table.add_row(row.name, *("-" if size is None else f"{size / 2**20:.1f}" for size in sizes))
+            table.add_row(
+                packed(labels.model(row, _NAME), _NAME),
+                *("-" if size is None else f"{size / 2**20:.1f}" for size in sizes),
+            )
     return table
 
 
