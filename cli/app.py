@@ -16,7 +16,7 @@ import typer
 import tmdeploy
 from tmdeploy.boundary import set_time_limit
 from tmdeploy.errors import TmdeployError
-from tmdeploy.report.text import never_fail_to_print
+from tmdeploy.report.text import never_fail_to_print, printable
 
 from .console import complain, settings
 from .signals import received
@@ -124,6 +124,6 @@ def _told(error: BaseException) -> tuple[str, int]:
 
 def _fail(message: str, code: int) -> None:
     if settings.debug:
-        traceback.print_exc()
+        print(printable(traceback.format_exc()), end="", file=sys.stderr)
     complain(message)
     raise typer.Exit(code)
