@@ -7,8 +7,10 @@ import pickle
 import re
 import warnings
 import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,9 +22,50 @@ from tmdeploy.models.formats import Contents
 
 _AGAIN = "Get the file again"
 _TRUST = "Save model.state_dict() instead, or, if you trust where the file is from, pass --trust-checkpoint"
-# Beside its weights a DeiT or EViT checkpoint keeps the options of the training script. A Namespace only holds
-# attributes: making one runs no code of the file's choosing.
-_HARMLESS = [argparse.Namespace]
+
+
+class _Record:
+    """Stands in for a class that only records something beside the weights: takes any arguments and keeps none."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __setstate__(self, _: object) -> None:
+        """Ignore it."""
+
+
+# Beside its weights a checkpoint keeps the options of its training script. A Namespace only holds attributes: making
+# one runs no code of the file's choosing. Neither does a stand-in for the classes in which Lightning, OmegaConf and
+# yacs keep options; it is taken whether or not those packages are installed.
+_MAPPINGS = (
+    "lightning.fabric.utilities.data.AttributeDict",
+    "lightning_fabric.utilities.data.AttributeDict",
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+    "yacs.config.CfgNode",
+    "easydict.EasyDict",
+    "addict.addict.Dict",
+)
+_RECORDS = (
+    "omegaconf.base.ContainerMetadata",
+    "omegaconf.base.Metadata",
+    "omegaconf.dictconfig.DictConfig",
+    "omegaconf.listconfig.ListConfig",
+    "omegaconf.nodes.AnyNode",
+    "types.SimpleNamespace",
+    "pathlib.PosixPath",
+    "pathlib.WindowsPath",
+    "pathlib.Path",
+    "pathlib._local.PosixPath",
+    # the best accuracy so far, as numpy made it
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.dtype",
+)
+_HARMLESS: list[Any] = [
+    argparse.Namespace,
+    *((_Record, name) for name in _RECORDS),
+    *((OrderedDict, name) for name in _MAPPINGS),
+]
 # The number that torch before 1.6 pickled first, as the pickle spells it.
 _OLD_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
 _UNCOMPRESSED_SLACK = 1 << 20
