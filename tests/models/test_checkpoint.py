@@ -1,13 +1,17 @@
 import dataclasses
+import tarfile
 
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from tests.models.weights import SMALL, small_model, small_weights
+from tmdeploy.backends import backend_for
 from tmdeploy.errors import ArtifactError, CheckpointError, UsageError
 from tmdeploy.files import sha256
 from tmdeploy.metadata import Preprocessing
+from tmdeploy.models import checkpoint
 from tmdeploy.models.arch import VitConfig
 from tmdeploy.models.checkpoint import build_model, load_checkpoint, load_model, save_checkpoint
 from tmdeploy.models.pos_embed import resize_pos_embed
@@ -232,3 +236,114 @@ def test_the_model_follows_the_config_of_what_was_loaded(tmp_path):
     with pytest.raises(CheckpointError, match=r"do not fit deit_small_patch16_224: 1\d\d missing"):
         build_model(wrong)
     assert isinstance(build_model(loaded), VisionTransformer)
+
+
+def test_weights_beside_the_vits_are_left_out_on_request(tmp_path):
+    path = save_weights(
+        tmp_path, {**small_weights(), "decoder.weight": torch.zeros(2, 2), "temperature": torch.ones(1)}
+    )
+    with pytest.raises(CheckpointError, match=r"2 unexpected \(decoder\.weight, temperature\).*--ignore-extra"):
+        load_model(path)
+    model, loaded = load_model(path, ignore_extra=True)
+    assert model.config == SMALL
+    assert "2 tensors that are no part of the ViT are ignored (decoder.weight, temperature)" in loaded.notes
+
+
+@pytest.mark.parametrize("name", ["blocks.0.adapter.weight", "norm.scale", "patch_embed.extra"])
+def test_weights_inside_the_vit_are_never_left_out(tmp_path, name):
+    path = save_weights(tmp_path, {**small_weights(), name: torch.zeros(2)})
+    with pytest.raises(CheckpointError, match=r"unexpected") as caught:
+        load_model(path)
+    assert "--ignore-extra" not in str(caught.value)
+    with pytest.raises(CheckpointError, match=f"cannot leave out {name}: they change what the model computes"):
+        load_checkpoint(path, ignore_extra=True)
+
+
+def test_a_head_that_is_left_out_is_said_to_be_missing(tmp_path):
+    weights = small_weights()
+    held = {name.replace("head.", "head.0."): tensor for name, tensor in weights.items()}
+    model, loaded = load_model(save_weights(tmp_path, held), ignore_extra=True)
+    assert model.config.num_classes == 0
+    assert any("it has no 'head', so its features are put out" in note for note in loaded.notes)
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["foreign", "own"])
+def test_positions_can_be_resized_as_the_official_deit_and_evit_do(tmp_path, own):
+    model, path = small_model(), tmp_path / "a.pt"
+    if own:
+        save_checkpoint(path, model)
+    else:
+        torch.save(model.state_dict(), path)
+    resized, loaded = load_model(path, image_size=24, assume=["pos_embed_resize=bicubic"])
+    # deit's main.py and evit's evit.py
+    position = model.pos_embed.detach()
+    grid = position[:, 1:].reshape(1, 4, 4, 64).permute(0, 3, 1, 2)
+    official = torch.nn.functional.interpolate(grid, size=(3, 3), mode="bicubic", align_corners=False)
+    expected = torch.cat([position[:, :1], official.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
+    torch.testing.assert_close(resized.pos_embed, expected, rtol=0, atol=0)
+    entry = {one.key: (one.value, one.why) for one in loaded.assumptions}
+    assert entry["pos_embed_resize"] == ("bicubic", "--assume")
+    usual, told = load_model(path, image_size=24)
+    assert {one.key: one.value for one in told.assumptions}["pos_embed_resize"] == "bicubic_antialias"
+    assert (usual.pos_embed - expected).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".bin", ".pth.tar"])
+def test_the_suffixes_that_people_use(tmp_path, suffix):
+    path = tmp_path / f"model{suffix}"
+    torch.save({"epoch": 3, "state_dict": {f"model.{name}": tensor for name, tensor in small_weights().items()}}, path)
+    assert load_checkpoint(path).config == SMALL
+    assert backend_for(path).name == "pytorch"
+
+
+def test_a_tar_archive_is_named(tmp_path):
+    with tarfile.open(tmp_path / "model.pth.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("model.pth"))
+    with pytest.raises(CheckpointError, match="is a tar archive, not a checkpoint. Unpack it first"):
+        load_checkpoint(tmp_path / "model.pth.tar")
+
+
+def test_official_names_of_deit_three_are_asked_about(tmp_path, monkeypatch):
+    official = {
+        name.replace("ls1.gamma", "gamma_1"): tensor for name, tensor in small_weights(layer_scale=True).items()
+    }
+    seen = []
+    monkeypatch.setattr(checkpoint, "infer", lambda *_, official_names, **__: seen.append(official_names) or 1 / 0)
+    for weights in (official, small_weights(layer_scale=True)):
+        with pytest.raises(ZeroDivisionError):
+            load_checkpoint(save_weights(tmp_path, weights))
+    assert seen == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"depth": 10**8}, "architecture.depth: Input should be less than or equal to 512"),
+        ({"depth": 300}, "its description says that depth is 300, its weights that it is 2"),
+        ({"width": 128}, "its description says that width is 128, its weights that it is 64"),
+        ({"num_classes": 10**7}, "num_classes is 10000000, its weights that it is 5"),
+        ({"image_size": [8192, 8192]}, "17 entries: none for 1024 x 1024 patches"),
+        ({"image_size": [10**6, 10**6]}, "image_size.0: Input should be less than or equal to 16384"),
+    ],
+)
+def test_a_description_is_believed_only_where_the_weights_bear_it_out(tmp_path, changes, message):
+    save_checkpoint(tmp_path / "a.pt", small_model())
+    held = torch.load(tmp_path / "a.pt", weights_only=True)
+    held["config"]["architecture"].update(changes)
+    if "image_size" in changes:
+        held["config"]["preprocessing"]["image_size"] = changes["image_size"]
+    torch.save(held, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(tmp_path / "a.pt")
+    assert message in str(caught.value)
+    assert len(str(caught.value)) < 400 + len(str(tmp_path))
+
+
+def test_a_document_nested_beyond_measure_is_damaged(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_checkpoint(path, small_model())
+    with safe_open(path, framework="pt") as stream:
+        weights = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    save_file(weights, path, metadata={"tmdeploy": '{"format": ' + "[" * 200_000 + "]" * 200_000 + "}"})
+    with pytest.raises(CheckpointError, match="its tmdeploy description is no JSON object"):
+        load_checkpoint(path)

@@ -42,6 +42,12 @@ def damaged(**changes):
         (damaged(recipe={"method": "nope", "layers": [0], "amounts": [1]}), "unknown method 'nope'"),
         (damaged(recipe={"method": "tome", "layers": [9], "amounts": [1]}), "block 9 of 2 blocks"),
         (damaged(recipe={"method": "tome", "layers": [0, 1], "amounts": [1]}), "damaged .*1 amounts for 2 layers"),
+        (damaged(recipe={"method": "tome", "layers": [0, 0], "amounts": [1, 1]}), "ascending order, each once"),
+        (damaged(recipe={"method": "tome", "layers": [0], "amounts": [10**5000]}), "beyond any number of tokens"),
+        (damaged(preprocessing={"image_size": [32, 32], "crop_pct": 0.001}), "crop_pct: Input should be greater"),
+        (damaged(preprocessing={"image_size": [32, 32], "std": [0, 1, 1]}), "std.0: Input should be greater than 0"),
+        (damaged(preprocessing={"image_size": [32, 32], "mean": [float("nan")] * 3}), "mean.0: .*finite"),
+        (damaged(architecture={"norm_eps": 10**400}), "norm_eps"),
         (damaged(preprocessing={"image_size": [64, 64]}), r"images of \(64, 64\), the model takes \(32, 32\)"),
     ],
 )

@@ -114,3 +114,71 @@ def test_a_dictionary_that_holds_itself_ends():
     held["model"] = held
     with pytest.raises(CheckpointError, match="has no state_dict"):
         found(held)
+
+
+def averaged():
+    return {name: tensor + 1 for name, tensor in WEIGHTS.items()}
+
+
+def prefixed(prefix, weights):
+    return {f"{prefix}{name}": tensor for name, tensor in weights.items()}
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        {"state_dict": WEIGHTS, "state_dict_ema": averaged()},
+        {"model": WEIGHTS, "model_ema": averaged()},
+        {"model": WEIGHTS, "ema": prefixed("module.", averaged())},
+        {"student": prefixed("backbone.", WEIGHTS), "teacher": prefixed("backbone.", averaged())},
+        {"state_dict": prefixed("model.", WEIGHTS), "callbacks": {"EMA": {"decay": 0.9, "ema_state_dict": averaged()}}},
+        {"state_dict": prefixed("model.", WEIGHTS), "callbacks": {"EMA{}": {"ema_weights": averaged()}, "Other": {}}},
+        {"state_dict": {**prefixed("model.", WEIGHTS), **prefixed("model_ema.module.", averaged())}},
+        {"state_dict": {**prefixed("base_encoder.", WEIGHTS), **prefixed("momentum_encoder.", averaged())}},
+        {"state_dict": {**WEIGHTS, **prefixed("ema.", averaged())}},
+        # Lightning's WeightAveraging
+        {"state_dict": prefixed("model.", averaged()), "current_model_state": WEIGHTS, "averaging_state": {}},
+    ],
+    ids=["timm", "deit", "module", "dino", "callback", "weights", "in-one", "moco", "beside", "lightning"],
+)
+def test_averaged_weights_are_read_on_request_and_that_is_said(held):
+    weights, notes = find_state_dict(held, HERE, ema=True)
+    assert weights.keys() == WEIGHTS.keys()
+    assert torch.equal(weights["norm.bias"], WEIGHTS["norm.bias"] + 1)
+    assert any(note.startswith("the averaged weights under '") for note in notes)
+
+
+def test_weights_that_are_not_averaged_are_not_passed_off_as_such():
+    for held in (WEIGHTS, {"model": WEIGHTS}, {"state_dict": prefixed("model.", WEIGHTS), "callbacks": {"a": {}}}):
+        with pytest.raises(CheckpointError, match=r"has no averaged \(EMA\) weights that tmdeploy knows. Leave --ema"):
+            find_state_dict(held, HERE, ema=True)
+
+
+def test_of_two_vits_in_one_dictionary_the_trained_one_is_read():
+    held = {**prefixed("base_encoder.", WEIGHTS), **prefixed("momentum_encoder.", averaged())}
+    weights, notes = find_state_dict(held, HERE)
+    assert torch.equal(weights["norm.bias"], WEIGHTS["norm.bias"])
+    assert notes == ("the weights under 'base_encoder.' are read, not those under 'momentum_encoder.'",)
+
+
+def test_two_vits_of_equal_right_are_not_chosen_between():
+    with pytest.raises(CheckpointError, match=r"holds the weights of 2 ViTs, under 'left\.', 'right\.'"):
+        found({**prefixed("left.", WEIGHTS), **prefixed("right.", WEIGHTS)})
+
+
+def test_weights_beside_the_vit_are_left_out_on_request():
+    held = {**prefixed("backbone.", WEIGHTS), "neck.weight": torch.zeros(2), "neck.bias": torch.zeros(2)}
+    with pytest.raises(CheckpointError, match="--ignore-extra"):
+        found(held)
+    weights, notes = find_state_dict(held, HERE, ignore_extra=True)
+    assert weights.keys() == WEIGHTS.keys()
+    assert notes == ("2 tensors outside 'backbone.' are ignored (neck.weight, neck.bias, ...)",)
+
+
+def test_many_names_for_one_stored_tensor_are_refused_before_they_are_copied():
+    shared = torch.zeros(1 << 12, dtype=torch.float16)
+    held = {**WEIGHTS, **{f"w{number}": shared for number in range(3000)}}
+    with pytest.raises(CheckpointError, match=r"3\d\d\d tensors take 2\d MB, but share 0\.\d MB"):
+        found(held)
+    tied = {**WEIGHTS, "head2.weight": WEIGHTS["head.weight"]}
+    assert found(tied).keys() == tied.keys()

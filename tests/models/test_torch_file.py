@@ -1,11 +1,15 @@
 import argparse
 import io
 import os
+import pathlib
 import pickle
 import random
 import struct
+import sys
+import types
 import zipfile
 
+import numpy
 import pytest
 import torch
 
@@ -89,6 +93,44 @@ def test_a_deit_checkpoint_with_its_training_options_loads_without_trust(tmp_pat
     assert torch.equal(model.norm.bias, WEIGHTS["norm.bias"])
     assert loaded.recipe is None
     assert argparse.Namespace not in torch.serialization.get_safe_globals()
+
+
+class AttributeDict(dict):
+    """Lightning's, by name."""
+
+
+AttributeDict.__module__ = "lightning.fabric.utilities.data"
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["zip", "old-format"])
+def test_what_training_frameworks_record_needs_no_trust(tmp_path, old, monkeypatch):
+    with monkeypatch.context() as context:  # so that it can be pickled; it is not there to be read
+        for length in range(1, 5):
+            name = ".".join(AttributeDict.__module__.split(".")[:length])
+            context.setitem(sys.modules, name, types.ModuleType(name))
+        sys.modules[AttributeDict.__module__].AttributeDict = AttributeDict
+        held = {
+            "pytorch-lightning_version": "2.5.0",
+            "state_dict": {f"model.{name}": tensor for name, tensor in WEIGHTS.items()},
+            "hyper_parameters": AttributeDict(lr=1e-3, folder=pathlib.Path("/data")),
+            "best": numpy.float64(0.75),
+            "options": types.SimpleNamespace(a=1, path=pathlib.Path("/data")),
+        }
+        torch.save(held, tmp_path / "last.ckpt", **(OLD if old else {}))
+    model, loaded = load_model(tmp_path / "last.ckpt")
+    assert torch.equal(model.norm.bias, WEIGHTS["norm.bias"])
+    assert loaded.recipe is None
+    assert AttributeDict.__module__ not in sys.modules
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["zip", "old-format"])
+def test_a_record_does_not_become_a_door(tmp_path, old):
+    mark = tmp_path / "it-ran"
+    record = types.SimpleNamespace(payload=RunsOnUnpickling(os.system, f"touch {mark}"))
+    torch.save({"model": WEIGHTS, "options": record}, tmp_path / "evil.pt", **(OLD if old else {}))
+    with pytest.raises(CheckpointError, match=r"asks for posix.system"):
+        read(tmp_path / "evil.pt", trust=False)
+    assert not mark.exists()
 
 
 def test_a_whole_module_needs_trust(tmp_path):

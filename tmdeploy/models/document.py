@@ -15,6 +15,7 @@ from tmdeploy.recipe import Recipe
 
 FORMAT: Final = "tmdeploy"
 VERSION = 1
+_LARGEST = 2**31 - 1
 
 
 class Description(BaseModel):
@@ -51,6 +52,8 @@ class Description(BaseModel):
             absent = [layer for layer in self.recipe.layers if not 0 <= layer < config.depth]
             if absent:
                 raise UsageError(f"a reduction step in block {absent[0]} of {config.depth} blocks")
+            if any(amount > _LARGEST for amount in self.recipe.amounts):
+                raise UsageError("an amount of its schedule is beyond any number of tokens")
             self.recipe.steps(config.tokens, config.num_prefix)
 
 

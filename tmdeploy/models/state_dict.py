@@ -195,7 +195,7 @@ def _without_prefix(
     prefix = _wanted_prefix(prefixes, path, ema=ema)
     others = [other for other in prefixes if other != prefix and other.startswith(prefix)]
     mine = {name for name in tensors if name.startswith(prefix) and not name.startswith(tuple(others))}
-    outside = [name for name in tensors if name not in mine and not name.startswith(tuple(set(prefixes) - {""}))]
+    outside = [name for name in tensors if name not in mine and not name.startswith(tuple(prefixes))]
     if outside and not ignore_extra:
         raise CheckpointError(
             f"a ViT's weights begin with '{prefix}', but {len(outside)} others do not ({', '.join(outside[:3])})",
