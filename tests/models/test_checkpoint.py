@@ -246,7 +246,7 @@ def test_weights_beside_the_vits_are_left_out_on_request(tmp_path):
         load_model(path)
     model, loaded = load_model(path, ignore_extra=True)
     assert model.config == SMALL
-    assert "2 tensors that are no part of the ViT are ignored (decoder.weight, temperature)" in loaded.notes
+    assert "left out, since they are no part of the ViT: decoder.weight, temperature" in loaded.notes
 
 
 @pytest.mark.parametrize("name", ["blocks.0.adapter.weight", "norm.scale", "patch_embed.extra"])

@@ -257,7 +257,7 @@ def _without_extra(
         return weights, ()
     kept = {name: tensor for name, tensor in weights.items() if name in expected}
     headless = "" if config.num_classes else "; it has no 'head', so its features are put out"
-    return kept, (f"{len(extra)} tensors that are no part of the ViT are ignored ({_list(extra)}){headless}",)
+    return kept, (f"left out, since they are no part of the ViT: {_list(extra)}{headless}",)
 
 
 def _may_be_ignored(name: str) -> bool:

@@ -207,7 +207,8 @@ def _without_prefix(
         f"the weights under '{prefix}' are read, not those under '{other}'" for other in prefixes if other != prefix
     ]
     if outside:
-        notes.append(f"{len(outside)} tensors outside '{prefix}' are ignored ({', '.join(outside[:3])}, ...)")
+        more = f" and {len(outside) - 3} more" if len(outside) > 3 else ""
+        notes.append(f"left out, since they are not under '{prefix}': {', '.join(outside[:3])}{more}")
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name in mine}, prefix, tuple(notes)
 
 
