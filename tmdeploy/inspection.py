@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tmdeploy.backends.ort_packages import oldest_runtime
 from tmdeploy.errors import ArtifactError, UsageError
 from tmdeploy.files import sha256
 from tmdeploy.macs import model_macs
@@ -15,6 +16,7 @@ from tmdeploy.metadata import ArtifactMetadata, Assumption, Preprocessing
 from tmdeploy.models.arch import VitConfig
 from tmdeploy.native.library import ort_library
 from tmdeploy.onnx_file import read_onnx, shape_of
+from tmdeploy.ops.bodies import MAX_OPSET, MIN_OPSET
 from tmdeploy.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ class Inspection(_Document):
     sha256: str
     ir_version: int | None = None
     opsets: dict[str, int] = {}
+    oldest_onnxruntime: str | None = Field(default=None, description="first version of those supported that reads it")
     inputs: tuple[Port, ...] = ()
     outputs: tuple[Port, ...] = ()
     ops: dict[str, int] = Field(default={}, description="nodes of the main graph, `domain::op` for custom ones")
@@ -79,13 +82,16 @@ def inspect_onnx(path: Path) -> Inspection:
     model, metadata = read_onnx(path, weights=False)
     defaults = {tensor.name for tensor in model.graph.initializer}
     ops = Counter(f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in model.graph.node)
+    opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
+    opset = opsets.get("ai.onnx", 0)
     found = Inspection(
         path=str(path),
         kind="onnx",
         bytes=path.stat().st_size,
         sha256=sha256(path),
         ir_version=model.ir_version,
-        opsets={entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
+        opsets=opsets,
+        oldest_onnxruntime=oldest_runtime(opset) if MIN_OPSET <= opset <= MAX_OPSET else None,
         inputs=tuple(_port(value, optional=value.name in defaults) for value in model.graph.input),
         outputs=tuple(_port(value, optional=False) for value in model.graph.output),
         ops=dict(ops.most_common()),

@@ -1,6 +1,7 @@
 // The table of functions that ONNX Runtime wants of an op, filled from a kernel class.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <new>
 #include <utility>
@@ -39,10 +40,13 @@ class CustomOp : public OrtCustomOp {
     GetVariadicInputMinArity = GetVariadicOutputMinArity = [](const OrtCustomOp*) { return 0; };
     GetVariadicInputHomogeneity = GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 0; };
     GetStartVersion = GetEndVersion = [](const OrtCustomOp*) { return 1; };
+    const bool may_lack_inputs = std::any_of(inputs_.begin(), inputs_.end(), [](const Argument& a) { return a.optional; });
     if constexpr (Kernel::kInfers) {
-      InferOutputShapeFn = [](const OrtCustomOp*, OrtShapeInferContext* context) {
-        return guarded([&] { return Kernel::infer(context); });
-      };
+      if (!may_lack_inputs || infers_with_absent_inputs()) {
+        InferOutputShapeFn = [](const OrtCustomOp*, OrtShapeInferContext* context) {
+          return guarded([&] { return Kernel::infer(context); });
+        };
+      }
     }
     CreateKernelV2 = create;
     KernelComputeV2 = [](void* kernel, OrtKernelContext* context) {

@@ -32,7 +32,7 @@ RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
         return base->GetApi(kOldest)->CreateStatus(ORT_NOT_IMPLEMENTED,
                                                    "tmdeploy: ONNX Runtime 1.20 or later is needed");
       }
-      tmdeploy::ort::set_api(found);
+      tmdeploy::ort::set_api(found, base->GetVersionString());
       OrtCustomOpDomain* made = nullptr;
       if (OrtStatusPtr status = make_domain(made)) return status;
       domain = made;

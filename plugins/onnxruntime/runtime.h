@@ -20,7 +20,10 @@ constexpr std::uint32_t kApiVersion = 20;
 static_assert(kApiVersion <= ORT_API_VERSION, "headers of ONNX Runtime 1.20 or later are needed");
 
 const OrtApi& api();
-void set_api(const OrtApi* api);
+void set_api(const OrtApi* api, const char* version);
+
+// Before 1.24, ONNX Runtime crashes where it describes to shape inference an optional input that is left out as "".
+bool infers_with_absent_inputs();
 
 // Goes on only while things go well.
 #define TMDEPLOY_RETURN_IF_ERROR(expression)            \

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstdio>
 #include <thread>
 
 #include "onnxruntime/runtime.h"
@@ -7,6 +8,7 @@ namespace tmdeploy::ort {
 namespace {
 
 const OrtApi* g_api = nullptr;
+bool g_infers_with_absent_inputs = false;
 
 OrtStatusPtr read_info(const OrtTensorTypeAndShapeInfo* info, std::size_t rank, const char* name, Tensor& out) {
   TMDEPLOY_RETURN_IF_ERROR(api().GetTensorElementType(info, &out.type));
@@ -22,7 +24,15 @@ OrtStatusPtr read_info(const OrtTensorTypeAndShapeInfo* info, std::size_t rank, 
 
 const OrtApi& api() { return *g_api; }
 
-void set_api(const OrtApi* api) { g_api = api; }
+void set_api(const OrtApi* api, const char* version) {
+  g_api = api;
+  int major = 0;
+  int minor = 0;
+  g_infers_with_absent_inputs =
+      version != nullptr && std::sscanf(version, "%d.%d", &major, &minor) == 2 && (major > 1 || minor >= 24);
+}
+
+bool infers_with_absent_inputs() { return g_infers_with_absent_inputs; }
 
 OrtStatusPtr failure(OrtErrorCode code, const std::string& text) noexcept {
   return api().CreateStatus(code, text.c_str());

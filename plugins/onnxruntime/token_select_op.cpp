@@ -9,8 +9,7 @@ class TokenSelect {
  public:
   static constexpr const char* kName = "TokenSelect";
   static constexpr const char* kProvider = Device::kProvider;
-  // ONNX Runtime 1.20 crashes where it describes to shape inference an optional input that is left out before the last.
-  static constexpr bool kInfers = false;
+  static constexpr bool kInfers = false;  // before ONNX Runtime 1.24 it could not: infers_with_absent_inputs
 
   OrtStatusPtr init(const OrtKernelInfo* info) {
     std::size_t leftover = 0;

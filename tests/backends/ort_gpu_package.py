@@ -13,13 +13,11 @@ import os
 import re
 import shutil
 import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 import pytest
 
-from tests.fetching import download_wheel, one_at_a_time
+from tests.fetching import unpacked_wheel
 
 _LOUD = "ONNX RUNTIME'S GPU PACKAGE IS NOT CHECKED"
 # Of cudaDeviceProp of CUDA 12 and 13: name, memory, warp and grid sizes, compute capability 9.0.
@@ -62,13 +60,8 @@ _MAKE_HANDLES = re.compile(r"cublas(Lt)?Create(_v2)?|cuda(Stream|Event)Create(Wi
 
 def gpu_package() -> Path:
     """A folder for PYTHONPATH with onnxruntime-gpu, of the installed ONNX Runtime's version. Skips, loudly, without."""
-    version = importlib.metadata.version("onnxruntime")
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = base / "tmdeploy-tests" / f"onnxruntime-gpu-{version}-{sys.version_info[0]}{sys.version_info[1]}"
-    with one_at_a_time(folder):
-        if not (folder / "package").is_dir():
-            _download(f"onnxruntime-gpu=={version}", folder)
-    return folder / "package"
+    unused = ("onnxruntime/transformers/", "onnxruntime/quantization/", "onnxruntime/tools/")
+    return unpacked_wheel(f"onnxruntime-gpu=={importlib.metadata.version('onnxruntime')}", _LOUD, without=unused)
 
 
 def provider_library(package: Path, name: str) -> Path:
@@ -147,13 +140,3 @@ def _function(name: str) -> str:
 
 def _said(*command: object) -> str:
     return subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True).stdout
-
-
-def _download(requirement: str, folder: Path) -> None:
-    wheel = download_wheel(requirement, folder, _LOUD)
-    part = folder / f"part-{os.getpid()}"
-    with zipfile.ZipFile(wheel) as archive:
-        unused = ("onnxruntime/transformers/", "onnxruntime/quantization/", "onnxruntime/tools/")
-        archive.extractall(part, [name for name in archive.namelist() if not name.startswith(unused)])
-    wheel.unlink()  # a quarter of a gigabyte
-    part.rename(folder / "package")

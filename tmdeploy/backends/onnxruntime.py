@@ -244,6 +244,8 @@ class OnnxRuntimeRunner:
                 f"takes {self._input.type} {expected}, but was given {images.dtype} {list(images.shape)}",
                 path=self.path,
             )
+        if len(images) == 0:  # ONNX Runtime up to 1.26 divides by it, which ends the process
+            raise DataError("was given a batch without images", path=self.path, remedy="Give at least one")
         return images.astype(dtype, copy=False)
 
     def _lowering(self, metadata: ArtifactMetadata) -> str:

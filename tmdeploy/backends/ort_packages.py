@@ -17,6 +17,8 @@ from typing import Any
 from tmdeploy.child import last_words, run_python
 from tmdeploy.errors import EnvironmentMissing
 
+OLDEST = "1.20"  # supported; pyproject.toml says the same
+_FIRST_WITH_OPSET = {22: "1.21", 23: "1.23"}
 CUDA = "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
 INSTALL = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'onnxruntime-gpu[cuda,cudnn]'"
@@ -28,6 +30,11 @@ import json, sys
 from tmdeploy.backends.ort_packages import try_provider
 print(json.dumps(try_provider(sys.argv[1], int(sys.argv[2]))))
 """
+
+
+def oldest_runtime(opset: int) -> str:
+    """The first version of ONNX Runtime, of those that are supported, that reads files of an opset from 18 to 23."""
+    return _FIRST_WITH_OPSET.get(opset, OLDEST)
 
 
 def installed_packages() -> dict[str, str]:

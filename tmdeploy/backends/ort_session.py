@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from tmdeploy.backends.ort_packages import telling
+from tmdeploy.backends.ort_defects import read_proto, refuse_what_crashes
+from tmdeploy.backends.ort_packages import oldest_runtime, telling
 from tmdeploy.boundary import first_line, foreign_run
 from tmdeploy.errors import ArtifactError, EnvironmentMissing, TmdeployError
 from tmdeploy.lazy import require
@@ -142,6 +144,7 @@ def make_session(source: Path | bytes, *, path: Path, threads: int | None = None
     runtime = require("onnxruntime", purpose=f"running {path}")
     if isinstance(source, Path):
         check_there(source)
+    refuse_what_crashes(runtime, source, path)
     target.prepare(runtime, path)
     options = runtime.SessionOptions()
     options.log_severity_level = 4
@@ -170,10 +173,22 @@ def make_session(source: Path | bytes, *, path: Path, threads: int | None = None
         text = first_line(error)
         if "Protobuf parsing failed" in text or "INVALID_PROTOBUF" in text:
             raise ArtifactError("is no ONNX file, or a truncated one", path=path, remedy="Export it again") from error
+        newest = re.search(r"domain ai\.onnx is till opset (\d+)", str(error))
+        if newest is not None:
+            raise _too_new(runtime, source, path, newest[1]) from error
         raise ArtifactError(f"ONNX Runtime cannot load it ({text})", path=path) from error
     session.disable_fallback()
     target.confirm(runtime, session, path)
     return session
+
+
+def _too_new(runtime: Any, source: Path | bytes, path: Path, newest: str) -> ArtifactError:
+    opset = next((entry.version for entry in read_proto(source).opset_import if entry.domain in {"", "ai.onnx"}), 0)
+    return ArtifactError(
+        f"is of opset {opset}, and ONNX Runtime {runtime.__version__} reads up to opset {newest}",
+        path=path,
+        remedy=f"Install ONNX Runtime {oldest_runtime(opset)} or later, or export it with --opset 20",
+    )
 
 
 def _open(runtime: Any, source: Path | bytes, options: Any, target: Target) -> Any:

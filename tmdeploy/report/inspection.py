@@ -60,7 +60,8 @@ def _facts(found: Inspection) -> Table:
         table.add_row("metadata", "none: not exported by tmdeploy")
     if found.opsets:
         opsets = ", ".join(f"{domain} {version}" for domain, version in found.opsets.items())
-        table.add_row("opsets", f"{opsets}; IR {found.ir_version}")
+        needs = "" if found.oldest_onnxruntime is None else f"; ONNX Runtime {found.oldest_onnxruntime} or later"
+        table.add_row("opsets", f"{opsets}; IR {found.ir_version}{needs}")
     for name, ports in (("inputs", found.inputs), ("outputs", found.outputs)):
         lines = [
             f"{port.name}  {port.type} {list(port.shape)}{'  (optional)' if port.optional else ''}"
