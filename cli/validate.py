@@ -46,7 +46,7 @@ def validate(
     op_rtol: Annotated[float | None, typer.Option(help="Error of an op on the same inputs (fp32: 1e-5).")] = None,
     tie_gap: Annotated[float | None, typer.Option(help="Largest gap of a near-tie (fp32: 1e-5).")] = None,
     max_ties: Annotated[
-        float | None, typer.Option(help="Largest share of near-ties (0.05; of a quantised file 1).")
+        float | None, typer.Option(help="Largest share of near-ties (fp32: 0.05; fp16: 0.5; bf16, int8, fp8: 1).")
     ] = None,
     min_top1_agreement: Annotated[
         float | None, typer.Option(help="Where plans agree (0.995; of a quantised file 0.98).")

@@ -12,10 +12,10 @@ from torch import nn
 
 from tmdeploy.errors import ExportError
 from tmdeploy.export.alternatives import explain, run_module
-from tmdeploy.export.owner import Builder, Owner, open_owner
+from tmdeploy.export.owner import Builder, Originals, Owner, open_owner
 from tmdeploy.export.saved_outputs import read_outputs
 from tmdeploy.export.verify import comparison_images
-from tmdeploy.metadata import Preprocessing, ProofRecord
+from tmdeploy.metadata import ProofRecord
 from tmdeploy.models.arch import VitConfig
 from tmdeploy.models.checkpoint import LoadedCheckpoint
 from tmdeploy.patching import reduction_of
@@ -43,8 +43,7 @@ def prove(
     loaded: LoadedCheckpoint,
     *,
     images: Sequence[Path] = (),
-    assumed: Sequence[str] = (),
-    trust_checkpoint: bool = False,
+    originals: Originals | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> ProofRecord:
     """Compare a patched module that removes nothing (r = 0, keep = all) with its owner's model.
@@ -54,8 +53,7 @@ def prove(
         module: Patched, float32, in eval mode; its schedule is as before afterwards.
         loaded: The checkpoint it was made from.
         images: Real images or folders to compare on, besides random ones; an `.npz` brings its own.
-        assumed: Fields of the preprocessing that neither the checkpoint nor the user named.
-        trust_checkpoint: The checkpoint may be unpickled, should it have to be read again.
+        originals: As `open_owner`.
         progress: Called with a short description.
 
     Returns:
@@ -68,7 +66,7 @@ def prove(
         EnvironmentMissing: timm or transformers is not installed.
     """
     progress("running the owner's model")
-    reference = _reference(target, loaded, images, assumed, trust_checkpoint)
+    reference = _reference(target, loaded, images, originals)
     progress("comparing with the owner's model")
     ours = _unmerged(module, reference.images, loaded.config)
     theirs, name = reference.logits, reference.record.name
@@ -89,7 +87,7 @@ def prove(
 
 
 def _reference(
-    target: Target, loaded: LoadedCheckpoint, paths: Sequence[Path], assumed: Sequence[str], trust: bool
+    target: Target, loaded: LoadedCheckpoint, paths: Sequence[Path], originals: Originals | None
 ) -> _Reference:
     config = loaded.config
     if isinstance(target, Path):
@@ -103,8 +101,8 @@ def _reference(
             limit=0,
         )
         return _Reference(record, saved.images, saved.logits)
-    with open_owner(target, loaded, trust_checkpoint=trust) as owner:
-        _check_preprocessing(owner, loaded.preprocessing, assumed)
+    with open_owner(target, loaded, originals=originals) as owner:
+        _check_preprocessing(owner, loaded)
         samples = comparison_images(paths, loaded.preprocessing, config, random=_RANDOM_IMAGES)
         images = samples.images.astype(np.float32, copy=False)
         record = ProofRecord(
@@ -113,8 +111,10 @@ def _reference(
         return _Reference(record, images, owner.logits(images, config))
 
 
-def _check_preprocessing(owner: Owner, ours: Preprocessing, assumed: Sequence[str]) -> None:
-    """Statistics that we assumed must be those the owner's model states."""
+def _check_preprocessing(owner: Owner, loaded: LoadedCheckpoint) -> None:
+    """Statistics that we assumed, unasked, must be those the owner's model states."""
+    ours = loaded.preprocessing
+    assumed = {one.key for one in loaded.assumptions if not one.why.startswith("--")}
     for field in ("mean", "std"):
         stated, used = owner.preprocessing.get(field), getattr(ours, field)
         if field not in assumed or not isinstance(stated, (tuple, list)) or len(stated) != len(used):

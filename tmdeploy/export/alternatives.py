@@ -52,7 +52,9 @@ def explain(loaded: LoadedCheckpoint, images: Floats, logits: Floats, limit: flo
             error = _distance(loaded, changes, images, logits)
             if error <= limit:
                 options = " ".join(f"--assume {name}={_text(value)}" for name, value in changes.items())
-                return f"With {options} the error is {error:.1g}: export with that"
+                # tmdeploy's own file states its architecture: what it states is wrong
+                then = "export with that" if loaded.assumptions else "the file states otherwise, so save it again so"
+                return f"With {options} the error is {error:.1g}: {then}"
     tried = ", ".join(dict.fromkeys(name for name, _ in singles))
     return f"No other {tried} gives its outputs: it is another kind of model, or has other weights than the checkpoint"
 

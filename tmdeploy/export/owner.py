@@ -23,10 +23,9 @@ from tmdeploy.errors import EnvironmentMissing, ExportError, UsageError
 from tmdeploy.lazy import require
 from tmdeploy.models.arch import VitConfig
 from tmdeploy.models.checkpoint import LoadedCheckpoint
-from tmdeploy.models.formats import read_file
-from tmdeploy.models.state_dict import find_state_dict
 
 Builder = Callable[[], object]
+Originals = Callable[[], Mapping[str, Tensor]]
 Kind = Literal["module", "timm", "transformers"]
 FORMS = "a module as pkg.mod:build, timm:NAME, transformers:FOLDER, or a file of outputs.npz"
 _BATCH = 4  # images at a time
@@ -77,7 +76,7 @@ class Owner:
 
 @contextlib.contextmanager
 def open_owner(
-    target: str | nn.Module | Builder, loaded: LoadedCheckpoint, *, trust_checkpoint: bool = False
+    target: str | nn.Module | Builder, loaded: LoadedCheckpoint, *, originals: Originals | None = None
 ) -> Iterator[Owner]:
     """The model of `--against`; the current directory is importable until the context ends.
 
@@ -89,7 +88,7 @@ def open_owner(
         target: `pkg.mod:name` (a module, or what builds one without arguments), `timm:NAME`, `transformers:FOLDER`, or
             such a module or callable itself.
         loaded: The checkpoint.
-        trust_checkpoint: It may be unpickled, should it have to be read again.
+        originals: Reads the weights again by the names in the file, which are seldom needed: timm's come first.
 
     Raises:
         UsageError: Nothing of that name, or no module.
@@ -97,16 +96,16 @@ def open_owner(
         ExportError: It cannot be built, or the checkpoint's weights do not fit it.
     """
     if not isinstance(target, str):
-        yield _from_object(target, "module", _called(target), loaded, trust_checkpoint)
+        yield _from_object(target, "module", _called(target), loaded, originals)
         return
     library, _, name = target.partition(":")
     if library == "timm":
-        yield _from_timm(target, name, loaded, trust_checkpoint)
+        yield _from_timm(target, name, loaded, originals)
     elif library == "transformers":
         yield _from_transformers(target, name, loaded)
     else:
         with _current_directory_importable():
-            yield _from_object(_find(target), "module", target, loaded, trust_checkpoint)
+            yield _from_object(_find(target), "module", target, loaded, originals)
 
 
 def _called(target: nn.Module | Builder) -> str:
@@ -157,17 +156,19 @@ def _find(target: str) -> nn.Module | Builder:
     return found  # type: ignore[no-any-return]
 
 
-def _from_object(target: nn.Module | Builder, kind: Kind, name: str, loaded: LoadedCheckpoint, trust: bool) -> Owner:
+def _from_object(
+    target: nn.Module | Builder, kind: Kind, name: str, loaded: LoadedCheckpoint, originals: Originals | None
+) -> Owner:
     if isinstance(target, nn.Module):
         return Owner(kind, name, _as_reference(target), "own", _timm_preprocessing(target))
     module = _build(target, name)
     own = _holds(module, loaded.state_dict) or _same_weights(module, _build(target, name))
     if not own:
-        _give_weights(module, loaded, name, trust)
+        _give_weights(module, loaded, name, originals)
     return Owner(kind, name, _as_reference(module), "own" if own else "checkpoint", _timm_preprocessing(module))
 
 
-def _from_timm(target: str, name: str, loaded: LoadedCheckpoint, trust: bool) -> Owner:
+def _from_timm(target: str, name: str, loaded: LoadedCheckpoint, originals: Originals | None) -> Owner:
     timm = _library("timm", target)
     config = loaded.config
     if ":" in name or "/" in name:
@@ -179,7 +180,7 @@ def _from_timm(target: str, name: str, loaded: LoadedCheckpoint, trust: bool) ->
         module = timm.create_model(name, pretrained=False, img_size=config.image_size, **arguments)
     except Exception as error:
         raise _failed(target, "timm cannot build it", error) from error
-    _give_weights(module, loaded, target, trust)
+    _give_weights(module, loaded, target, originals)
     return Owner("timm", target, _as_reference(module), "checkpoint", _timm_preprocessing(module))
 
 
@@ -236,11 +237,11 @@ def _same_weights(first: nn.Module, second: nn.Module) -> bool:
     return ours.keys() == theirs.keys() and all(bool(torch.equal(ours[name], theirs[name])) for name in ours)
 
 
-def _give_weights(module: nn.Module, loaded: LoadedCheckpoint, name: str, trust: bool) -> None:
+def _give_weights(module: nn.Module, loaded: LoadedCheckpoint, name: str, originals: Originals | None) -> None:
     """Load the checkpoint's weights, strictly: by timm's names, else by those in the file."""
     expected = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
     misfits = []
-    for weights in _weights(loaded, trust):
+    for weights in _weights(loaded, originals):
         named = _with_prefix(weights, expected)
         misfit = _misfit(expected, {key: tuple(tensor.shape) for key, tensor in named.items()})
         if not misfit:
@@ -254,10 +255,10 @@ def _give_weights(module: nn.Module, loaded: LoadedCheckpoint, name: str, trust:
     )
 
 
-def _weights(loaded: LoadedCheckpoint, trust: bool) -> Iterator[Mapping[str, Tensor]]:
+def _weights(loaded: LoadedCheckpoint, originals: Originals | None) -> Iterator[Mapping[str, Tensor]]:
     yield loaded.state_dict
-    # Reading again is rare, and cheaper than keeping two copies.
-    yield find_state_dict(read_file(loaded.path, trust=trust).held, loaded.path)[0]
+    if originals is not None:
+        yield originals()
 
 
 def _with_prefix(weights: Mapping[str, Tensor], expected: Mapping[str, object]) -> dict[str, Tensor]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+
+from torch import Tensor
 
 from tmdeploy.export.against import prove
 from tmdeploy.export.request import ExportRequest
 from tmdeploy.export.write import ExportResult, Progress, Subject, write_file
 from tmdeploy.models.checkpoint import LoadedCheckpoint, build_model, load_checkpoint
+from tmdeploy.models.formats import read_file
+from tmdeploy.models.state_dict import find_state_dict
 from tmdeploy.patching import attach
 from tmdeploy.recipe import Recipe, make_recipe
 
@@ -49,7 +54,7 @@ def export_checkpoint(request: ExportRequest, progress: Progress = lambda _: Non
             module,
             loaded,
             images=[Path(path) for path in request.verify_images],
-            trust_checkpoint=request.trust_checkpoint,
+            originals=lambda: _original_weights(request),
             progress=progress,
         )
     if request.precision == "fp16":
@@ -73,6 +78,13 @@ def export_checkpoint(request: ExportRequest, progress: Progress = lambda _: Non
     if request.method is None and loaded.recipe is None:
         notes += ("the checkpoint names no reduction method, so the file merges nothing: name one with --method",)
     return replace(result, notes=notes)
+
+
+def _original_weights(request: ExportRequest) -> Mapping[str, Tensor]:
+    """The weights by the names in the file, read again: cheaper than two copies that nobody asks for."""
+    path = Path(request.checkpoint)
+    held = read_file(path, trust=request.trust_checkpoint).held
+    return find_state_dict(held, path, ema=request.ema, ignore_extra=request.ignore_extra)[0]
 
 
 def _recipe(request: ExportRequest, loaded: LoadedCheckpoint) -> Recipe:

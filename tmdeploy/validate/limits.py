@@ -12,9 +12,9 @@ _QUANTIZED = {"int8", "fp8"}
 # atol as a share of the largest logit, op_rtol, tie_gap, signal_rtol, max_ties
 _DEFAULTS: dict[str, tuple[float, float, float, float, float]] = {
     "fp32": (0.0, 1e-5, 1e-5, 1e-4, 0.05),
-    "fp16": (0.02, 2e-3, 5e-3, 2e-2, 0.05),
-    "tf32": (0.02, 2e-3, 5e-3, 2e-2, 0.05),  # products of numbers with fp16's mantissa
-    "bf16": (0.1, 1e-2, 2e-2, 1e-1, 0.05),
+    "fp16": (0.02, 2e-3, 5e-3, 2e-2, 0.5),
+    "tf32": (0.02, 2e-3, 5e-3, 2e-2, 0.5),  # products of numbers with fp16's mantissa
+    "bf16": (0.1, 1e-2, 2e-2, 1e-1, 1.0),
     "int8": (0.1, 1e-5, 5e-2, 2.5e-1, 1.0),
     "fp8": (0.2, 1e-5, 1e-1, 5e-1, 1.0),
 }
@@ -32,8 +32,9 @@ class Limits:
         tie_gap: Largest gap of a near-tie. fp32: 1e-5; fp16: 5e-3; bf16: 2e-2; int8: 5e-2; fp8: 1e-1.
         signal_rtol: Largest error of a planner's signal before a decision that differs, relative to its largest
             magnitude. fp32: 1e-4; fp16: 2e-2; bf16: 1e-1; int8: 2.5e-1; fp8: 5e-1.
-        max_ties: Largest share of comparisons that may be near-ties. 5 %; int8 and fp8: all, because noise of one part
-            in 127 upstream reorders some of the many nearly equal tokens of nearly every image.
+        max_ties: Largest share of comparisons that may be near-ties. fp32: 5 %; fp16: half, since its rounding flips
+            nearly equal tokens of every fourth image (docs/benchmarks.md); bf16, int8 and fp8: all, because noise of
+            one part in 127 to 256 upstream reorders some of nearly every image.
         min_top1: Smallest top-1 agreement of images whose plans agree. 99.5 %; int8 and fp8: 98 %.
         min_p: Smallest p-value of McNemar's test when the candidate has fewer images right.
     """
