@@ -7,6 +7,7 @@ site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("pureli
 if [ -n "$(ls "$native")" ]; then
   mkdir -p "$site/tmdeploy/native/lib"
   cp -P "$native"/* "$site/tmdeploy/native/lib/"
+  rm -f "$site/tmdeploy/native/no_library.txt"
 fi
 # The packages' own tests, about 50 MB that nothing imports.
 find "$site" -type d \( -name tests -o -path '*/onnx/backend/test' \) -prune -exec rm -rf {} +

@@ -169,9 +169,14 @@ def _onnxruntime_gpus() -> tuple[BackendState, ...]:
 
 def _native_ops() -> BackendState:
     from tmdeploy.native.build import load_problem
-    from tmdeploy.native.library import has_cuda_kernels
+    from tmdeploy.native.library import BUILD_COMMAND, has_cuda_kernels, packaged_reason
 
-    state = _library_state("native ops", "tmdeploy plugins build", ort_library, load_problem)
+    reason = packaged_reason()
+    remedy, without = BUILD_COMMAND, ""
+    if reason.is_file():
+        remedy = "Mend that, and install tmdeploy from its sources again"
+        without = f" (the wheel was built without one: {reason.read_text(encoding='utf-8').strip().rstrip('.')})"
+    state = _library_state("native ops", remedy, ort_library, load_problem, without=without)
     if not state.works:
         return state
     kernels = "CPU and CUDA" if has_cuda_kernels(Path(state.detail)) else "CPU"
@@ -185,14 +190,19 @@ def _openvino_ops() -> BackendState:
 
 
 def _library_state(
-    name: str, remedy: str, find: Callable[[], NativeLibrary | None], problem_of: Callable[[Path], str | None]
+    name: str,
+    remedy: str,
+    find: Callable[[], NativeLibrary | None],
+    problem_of: Callable[[Path], str | None],
+    *,
+    without: str = "",
 ) -> BackendState:
     try:
         library = find()
     except EnvironmentMissing as error:
         return BackendState(name, False, error.message, error.remedy or remedy)
     if library is None:
-        return BackendState(name, False, "no library: function bodies run instead", remedy)
+        return BackendState(name, False, f"no library{without}: function bodies run instead", remedy)
     problem = problem_of(library.path)
     if problem is not None:
         return BackendState(name, False, f"{library.path} does not load: {problem}", remedy)

@@ -23,7 +23,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("cli", "tmdeploy", "plugins", "docker"):
         ignore = shutil.ignore_patterns("__pycache__", "build*" if name == "plugins" else "__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-    for name in ("pyproject.toml", "README.md", "LICENSE", ".dockerignore"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", ".dockerignore"):
         shutil.copy(ROOT / name, folder / name)
     (folder / "plugins" / "CMakeLists.txt").unlink(missing_ok=True)
     lock = folder / "docker" / "requirements" / "export.txt"

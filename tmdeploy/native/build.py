@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -17,6 +18,8 @@ from tmdeploy.native.cuda import cuda_options
 from tmdeploy.native.headers import find_ort_headers, missing_headers
 from tmdeploy.native.library import ORT_LIBRARY, cache_folder
 from tmdeploy.native.trust import checksum_path, make_private_folder, write_checksum
+
+_SYMBOL = "import ctypes, sys; getattr(ctypes.CDLL(sys.argv[1]), sys.argv[2])"
 
 
 class BuildError(TmdeployError):
@@ -43,6 +46,8 @@ def build_ort(
     *,
     cuda: bool = False,
     architectures: str | None = None,
+    headers: Path | None = None,
+    problem: Callable[[Path], str | None] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Build the custom-op library for ONNX Runtime, try it, and put it in place.
@@ -51,6 +56,8 @@ def build_ort(
         output: Folder for it; None takes the one where tmdeploy finds it by itself.
         cuda: Also for the CUDA provider.
         architectures: With `cuda`, compute capabilities without the dot, "75,80,90"; None compiles for all supported.
+        headers: Folder of ONNX Runtime's; None looks for them.
+        problem: Tries it, as for `build_library`; None loads it into ONNX Runtime.
         progress: Called with a short description.
 
     Returns:
@@ -65,12 +72,13 @@ def build_ort(
     options = {"TMDEPLOY_BUILD_ORT": "ON"}
     if cuda:
         options |= {"TMDEPLOY_BUILD_CUDA": "ON", **cuda_options(architectures)}
-    headers = find_ort_headers()
+    headers = headers or find_ort_headers()
     if headers is None:
         raise missing_headers()
     options["TMDEPLOY_ORT_INCLUDE"] = str(headers)
     library = (cache_folder() if output is None else output) / ORT_LIBRARY
-    return build_library("tmdeploy_ort", "onnxruntime", library, options, problem=load_problem, progress=progress)
+    problem = problem or load_problem
+    return build_library("tmdeploy_ort", "onnxruntime", library, options, problem=problem, progress=progress)
 
 
 def build_library(
@@ -124,20 +132,45 @@ def build(
     cmake = shutil.which("cmake")
     if cmake is None:
         raise EnvironmentMissing("building native code needs CMake", remedy="Install it with: pip install cmake")
-    compiler = next(
-        filter(None, map(shutil.which, filter(None, (os.environ.get("CXX"), "c++", "g++", "clang++")))), None
-    )
-    if compiler is None:
-        raise EnvironmentMissing(
-            "building native code needs a C++17 compiler", remedy="Install g++ or clang++, or name one in CXX"
-        )
-    command = [cmake, "-S", str(plugin_sources()), "-B", str(folder), f"-DCMAKE_CXX_COMPILER={compiler}"]
+    compiler = find_compiler()
+    command = [cmake, "-S", str(plugin_sources()), "-B", str(folder)]
+    if not os.environ.get("CXX"):  # which CMake reads, with the arguments that may be in it
+        command.append(f"-DCMAKE_CXX_COMPILER={compiler}")
     if shutil.which("ninja") is not None:
         command += ["-G", "Ninja"]
     progress("configuring")
     _run([*command, *(f"-D{name}={value}" for name, value in options.items())])
     progress(f"compiling {target}")
     _run([cmake, "--build", str(folder), "--target", target, "--parallel", "2"])
+
+
+def find_compiler() -> str:
+    """Path of the C++ compiler: named by CXX, or on PATH.
+
+    Raises:
+        EnvironmentMissing: There is none, or CXX names none.
+    """
+    named = os.environ.get("CXX")
+    if named:
+        found = shutil.which(shlex.split(named)[0])
+        if found is None:
+            raise EnvironmentMissing(f"CXX names {named}, which is no program", remedy="Correct it")
+        return found
+    found = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
+    if found is None:
+        raise EnvironmentMissing(
+            "building native code needs a C++17 compiler", remedy="Install g++ or clang++, or name one in CXX"
+        )
+    return found
+
+
+def symbol_problem(library: Path, symbol: str) -> str | None:
+    """Why a library does not load, or lacks a function; None if it has it.
+
+    Tried in another process, which may crash, and without the runtime: it need not be installed here.
+    """
+    done = run_python(_SYMBOL, str(library.resolve()), symbol, timeout=120)
+    return None if done.returncode == 0 else last_words(done)
 
 
 def load_problem(library: Path) -> str | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tmdeploy.errors import EnvironmentMissing
 from tmdeploy.native.library import cache_folder
+from tmdeploy.native.trust import make_private_folder, writable_by_others
 
 HEADER = "onnxruntime_c_api.h"
 INCLUDE_VARIABLE = "TMDEPLOY_ORT_INCLUDE"
@@ -29,7 +30,7 @@ def find_ort_headers() -> Path | None:
     """The folder of onnxruntime_c_api.h: from the environment, downloaded before, or of the system.
 
     Raises:
-        EnvironmentMissing: The environment names a folder without it.
+        EnvironmentMissing: The environment names a folder without it, or somebody else could have written the header.
     """
     named = os.environ.get(INCLUDE_VARIABLE)
     if named:
@@ -38,8 +39,20 @@ def find_ort_headers() -> Path | None:
         raise EnvironmentMissing(f"{INCLUDE_VARIABLE} names {named}, where there is no {HEADER}", remedy="Correct it")
     for place in (downloaded_headers(), *map(Path, _SYSTEM)):
         for folder in _inside(place):
+            check_headers(folder / HEADER)
             return folder
     return None
+
+
+def check_headers(header: Path) -> None:
+    """Refuse headers that somebody else could have written: they become code.
+
+    Raises:
+        EnvironmentMissing: They are.
+    """
+    who = writable_by_others(header.resolve())
+    if who is not None:
+        raise EnvironmentMissing(f"the header {header} is not used: {who[0]}", remedy=who[1])
 
 
 def downloaded_headers() -> Path:
@@ -47,11 +60,14 @@ def downloaded_headers() -> Path:
     return cache_folder().parent / "onnxruntime-headers"
 
 
-def download_ort_headers() -> Path:
+def download_ort_headers(target: Path | None = None) -> Path:
     """Take the headers from Debian's package, with apt's own signature checks; nothing is installed.
 
     Works as any user where apt-get and dpkg-deb are. The package sources are the system's; where they do not have the
     package (Debian 12), the same mirrors are asked for the release that does.
+
+    Args:
+        target: Folder to make; None takes the one where `find_ort_headers` looks.
 
     Returns:
         The folder of onnxruntime_c_api.h.
@@ -61,8 +77,8 @@ def download_ort_headers() -> Path:
     """
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         raise EnvironmentMissing("downloading ONNX Runtime's headers needs apt-get and dpkg-deb", remedy=_BY_HAND)
-    target = downloaded_headers()
-    target.parent.mkdir(parents=True, exist_ok=True)
+    target = target or downloaded_headers()
+    make_private_folder(target.parent)
     with tempfile.TemporaryDirectory(prefix=".headers-", dir=target.parent) as scratch:
         folder = Path(scratch)
         os.chmod(folder, 0o755)  # noqa: S103 - apt drops its privileges to download
@@ -97,7 +113,7 @@ def _download_package(folder: Path) -> Path:
     (folder / "state" / "lists" / "partial").mkdir(parents=True)
     (folder / "cache" / "archives" / "partial").mkdir(parents=True)
     private = ["-o", f"Dir::State={folder / 'state'}", "-o", f"Dir::Cache={folder / 'cache'}"]
-    private += ["-o", "Dir::State::status=/var/lib/dpkg/status"]
+    private += ["-o", "Dir::State::status=/var/lib/dpkg/status", "-o", "Acquire::http::Timeout=30"]
     newer = folder / "newer.list"
     newer.write_text("".join(f"{line}\n" for line in _newer_sources()))
     other = [*private, "-o", f"Dir::Etc::sourcelist={newer}", "-o", "Dir::Etc::sourceparts=-"]
@@ -105,7 +121,7 @@ def _download_package(folder: Path) -> Path:
         try:
             _run(["apt-get", "-q", *options, "update"], folder)
             _run(["apt-get", "-q", *options, "download", DEBIAN_PACKAGE], folder)
-        except subprocess.CalledProcessError:
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
             continue
         for package in folder.glob(f"{DEBIAN_PACKAGE}_*.deb"):
             return package

@@ -18,6 +18,8 @@ ORT_LIBRARY = "libtmdeploy_ort.dylib" if sys.platform == "darwin" else "libtmdep
 LIBRARY_VARIABLE = "TMDEPLOY_ORT_LIBRARY"
 REFUSAL_VARIABLE = "TMDEPLOY_NATIVE"
 BUILD_COMMAND = "tmdeploy plugins build"
+_PACKAGE = Path(__file__).parent
+_REASON = "no_library.txt"
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def ort_libraries() -> tuple[NativeLibrary, ...]:
     named = os.environ.get(LIBRARY_VARIABLE)
     if named:
         places.append(NativeLibrary(Path(named), f"environment variable {LIBRARY_VARIABLE}", asked_for=True))
-    places.append(NativeLibrary(Path(__file__).parent / "lib" / ORT_LIBRARY, "the installed package"))
+    places.append(NativeLibrary(packaged_library(_PACKAGE), "the installed package"))
     places.append(NativeLibrary(cache_folder() / ORT_LIBRARY, "built by tmdeploy plugins build"))
     return tuple(places)
 
@@ -58,6 +60,16 @@ def ort_library() -> NativeLibrary | None:
         EnvironmentMissing: The environment names a file that is not there, or the file is refused (`native/trust.py`).
     """
     return first_library(ort_libraries(), variable=LIBRARY_VARIABLE, command=BUILD_COMMAND)
+
+
+def packaged_library(native: Path) -> Path:
+    """Where a wheel has the library, in its folder `tmdeploy/native`."""
+    return native / "lib" / ORT_LIBRARY
+
+
+def packaged_reason(native: Path = _PACKAGE) -> Path:
+    """Where a wheel without the library says why it has none."""
+    return native / _REASON
 
 
 def has_cuda_kernels(library: Path) -> bool:

@@ -10,8 +10,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from tmdeploy.child import last_words, run_python
-from tmdeploy.native.build import build_library
+from tmdeploy.native.build import build_library, symbol_problem
 from tmdeploy.native.cuda import cuda_options
 from tmdeploy.native.library import NativeLibrary, cache_folder
 from tmdeploy.native.tensorrt_headers import find_tensorrt_headers, missing_headers
@@ -60,10 +59,5 @@ def build_tensorrt(
 
 
 def tensorrt_problem(library: Path) -> str | None:
-    """Why the library cannot be loaded, or is no plugin library; None if it is one.
-
-    Tried in another process, which may crash, and without TensorRT: it need not be installed here.
-    """
-    script = "import ctypes, sys; ctypes.CDLL(sys.argv[1]).getCreators"
-    done = run_python(script, str(library.resolve()), timeout=120)
-    return None if done.returncode == 0 else last_words(done)
+    """Why the library cannot be loaded, or is no plugin library; None if it is one. Needs no TensorRT."""
+    return symbol_problem(library, "getCreators")

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from tmdeploy.child import last_words, run_python
 from tmdeploy.errors import EnvironmentMissing
+from tmdeploy.native.headers import check_headers
 from tmdeploy.native.library import cache_folder
+from tmdeploy.native.trust import make_private_folder
 
 HEADER = "NvInferRuntime.h"
 ROOT_VARIABLE = "TENSORRT_ROOT"
@@ -37,6 +39,7 @@ def find_tensorrt_headers() -> Path | None:
         raise EnvironmentMissing(f"{ROOT_VARIABLE} names {named}, where there is no {HEADER}", remedy="Correct it")
     for place in (*map(Path, _SYSTEM), downloaded_headers()):
         for folder in _inside(place):
+            check_headers(folder / HEADER)
             return folder
     return None
 
@@ -82,7 +85,7 @@ def _inside(folder: Path) -> Iterator[Path]:
 def _unpack(wheel: Path, target: Path) -> Path:
     if hashlib.sha256(wheel.read_bytes()).hexdigest() != WHEEL_SHA256:
         raise EnvironmentMissing(f"{wheel.name} is not the file that was checked", remedy=_BY_HAND)
-    target.mkdir(parents=True, exist_ok=True)
+    make_private_folder(target)
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if name.startswith(_INSIDE_WHEEL) and name.endswith(".h")]
         # the probed header last: a folder that has it is complete
