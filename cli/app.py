@@ -5,13 +5,19 @@ from __future__ import annotations
 import errno
 import functools
 import importlib
+import inspect
 import os
+import re
 import sys
 import traceback
+import typing
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import typer.core
+import typer.models
 
 import tmdeploy
 from tmdeploy.boundary import set_time_limit
@@ -37,6 +43,9 @@ COMMANDS = (
     "plugins",
     "demo",
 )
+_WIDEST_HELP = 140
+_TYPE_OF_ARGUMENT = re.compile(r" <(path|str|list\[(Path|str)\])>")
+_VALUES = {int: "N", float: "X", Path: "PATH", str: "TEXT"}
 _NEED_ARGUMENTS = {"export", "quantize", "build", "refit", "validate", "bench", "infer", "inspect", "visualize"}
 _EPILOG = "Every command takes --debug (show tracebacks) and --quiet. Exit codes: 0 done or passed, 1 a check failed, \
 2 usage, 3 environment missing, 4 export, parse or build failed, 124 --timeout, 130 interrupted, 143 terminated."
@@ -53,6 +62,13 @@ def run(argv: Sequence[str] | None = None) -> None:
     build_app()(arguments, prog_name="tmdeploy")
 
 
+class _Command(typer.core.TyperCommand):
+    """A command whose help does not name the Python types of arguments: `MODEL`, not `MODEL <list[Path]>`."""
+
+    def get_help(self, ctx: Any) -> str:
+        return _TYPE_OF_ARGUMENT.sub(lambda found: " " * len(found[0]), super().get_help(ctx))
+
+
 def build_app() -> typer.Typer:
     """The Typer application with all commands."""
     app = typer.Typer(
@@ -60,15 +76,35 @@ def build_app() -> typer.Typer:
         help="Token-merged Vision Transformers, from PyTorch to a validated ONNX file.",
         epilog=_EPILOG,
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
-        rich_markup_mode="rich",
+        rich_markup_mode=None,  # plain help: Rich's cuts names of options, eats [brackets] and needs longer
+        context_settings={"max_content_width": _WIDEST_HELP},
     )
     app.callback()(_root)
     for name in COMMANDS:
         module = importlib.import_module(f".{name}", __package__)
-        app.command(name, no_args_is_help=name in _NEED_ARGUMENTS)(_guarded(getattr(module, name)))
+        command = getattr(module, name)
+        summary = " ".join(inspect.cleandoc(command.__doc__).split("\n\n")[0].split())  # whole: else it is cut short
+        app.command(name, cls=_Command, short_help=summary, no_args_is_help=name in _NEED_ARGUMENTS)(_guarded(command))
     return app
+
+
+def _with_named_values(command: Callable[..., None]) -> inspect.Signature:
+    """The command's parameters, with values called N and PATH in help, not `<int range>` and `<list[Path]>`."""
+    signature = inspect.signature(command, eval_str=True)
+    for parameter in signature.parameters.values():
+        annotated, info = parameter.annotation, parameter.annotation.__metadata__[0]
+        names = [_VALUES[kind] for kind in _leaves(typing.get_args(annotated)[0]) if kind in _VALUES]
+        if info.metavar is None and names:
+            is_argument = isinstance(info, typer.models.ArgumentInfo)
+            info.metavar = parameter.name.upper() if is_argument else names[0]
+    return signature
+
+
+def _leaves(kind: Any) -> list[Any]:
+    """`list[Path] | None` to Path and None."""
+    inside = typing.get_args(kind)
+    return [leaf for part in inside for leaf in _leaves(part)] if inside else [kind]
 
 
 def _print_version(wanted: bool) -> None:
@@ -103,6 +139,7 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
                 raise typer.Exit(0) from None
             _fail(*_told(error))
 
+    run.__signature__ = _with_named_values(command)  # type: ignore[attr-defined]  # where inspect looks first
     return run
 
 

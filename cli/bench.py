@@ -101,9 +101,9 @@ def bench(
 ) -> None:
     """Time models side by side in interleaved rounds, each against its own unmerged twin.
 
-    [dim]tmdeploy bench deit_s.onnx deit_small.pth --batch 1,8[/dim]
+    tmdeploy bench deit_s.onnx deit_small.pth --batch 1,8
 
-    [dim]tmdeploy bench --engine deit_s.plan --engine deit_s_none.plan deit_small.pth[/dim]
+    tmdeploy bench --engine deit_s.plan --engine deit_s_none.plan deit_small.pth
     """
     from tmdeploy.backends.options import CheckpointOptions
     from tmdeploy.bench.contender import engine_modes

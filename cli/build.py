@@ -102,7 +102,7 @@ def build(
 ) -> None:
     """Build a TensorRT or TensorRT-RTX engine, and a sidecar that says what it is and what it needs.
 
-    [dim]tmdeploy build deit_s.onnx -o deit_s.plan --precision fp16 --schedule-range 0:13:16[/dim]
+    tmdeploy build deit_s.onnx -o deit_s.plan --precision fp16 --schedule-range 0:13:16
     """
     from tmdeploy.backends import backend_for
     from tmdeploy.engine.build import build_engine

@@ -11,29 +11,23 @@ def doctor(json: JsonOption = None) -> None:
     """Show what is installed, which backends work (each is really tried), and what to install for the others."""
     from tmdeploy.environment import examine
     from tmdeploy.errors import EnvironmentMissing
-    from tmdeploy.report.table import facts_table, plain_table
-    from tmdeploy.report.text import styled
+    from tmdeploy.report.listing import print_facts, print_states
 
     out = Output(json)
     with progress() as tell:
         tell("trying the backends")
         found = examine()
-    machine = facts_table("This machine")
-    machine.add_row("Python", found.python)
-    machine.add_row("platform", found.platform)
-    machine.add_row("CPU", f"{found.cpu}, {found.cores} usable cores, {found.memory_gib} GiB")
-    machine.add_row("GPU", found.gpu)
-    machine.add_row(
-        "packages", ", ".join(f"{name} {version}" for name, version in found.packages.items() if version is not None)
+    packages = ", ".join(f"{name} {version}" for name, version in found.packages.items() if version is not None)
+    facts = (
+        ("Python", found.python),
+        ("platform", found.platform),
+        ("CPU", f"{found.cpu}, {found.cores} usable cores, {found.memory_gib} GiB"),
+        ("GPU", found.gpu),
+        ("packages", packages),
     )
-    backends = plain_table("Backends")
-    for column in ("backend", "works", "detail", "what to do"):
-        backends.add_column(column, overflow="fold")
-    for state in found.backends:
-        works = styled(("yes", "green") if state.works else ("no", "red"))
-        backends.add_row(state.name, works, state.detail, state.remedy)
-    out.console.print(machine)
-    out.console.print(backends)
+    print_facts("This machine", facts, out.console)
+    states = [(state.name, state.works, state.detail, state.remedy) for state in found.backends]
+    print_states("Backends", states, out.console)
     out.emit({"schema": "tmdeploy.doctor/1", **dataclasses.asdict(found)})
     if not found.usable:
         raise EnvironmentMissing("the embedded default does not work", remedy=found.backends[0].remedy)

@@ -85,7 +85,7 @@ def export(
 ) -> None:
     """Export a checkpoint to ONNX and compare the file with PyTorch before giving it its name.
 
-    [dim]tmdeploy export deit_small.pth -o deit_s.onnx --method tome --r 13[/dim]
+    tmdeploy export deit_small.pth -o deit_s.onnx --method tome --r 13
     """
     from tmdeploy.lazy import require
 

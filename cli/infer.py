@@ -52,7 +52,7 @@ def infer(
 ) -> None:
     """Classify images: top-k table, CSV or JSON. Images that cannot be read are skipped, named and counted.
 
-    [dim]tmdeploy infer deit_s.onnx photos/ --top-k 3[/dim]
+    tmdeploy infer deit_s.onnx photos/ --top-k 3
     """
     from tmdeploy.backends import backend_for, open_runner
     from tmdeploy.errors import CheckFailed

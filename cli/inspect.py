@@ -65,7 +65,7 @@ def inspect(
 ) -> None:
     """Show metadata, inputs, schedule, token counts per block and MACs of a model file; layers and memory of an engine.
 
-    [dim]tmdeploy inspect deit_s.onnx[/dim]
+    tmdeploy inspect deit_s.onnx
     """
     from tmdeploy.backends import backend_for
     from tmdeploy.inspection import inspect_checkpoint, inspect_onnx

@@ -57,7 +57,7 @@ def plugins(
 ) -> None:
     """Build or list the native libraries, which run the reduction steps several times faster than function bodies.
 
-    [dim]tmdeploy plugins build --ort --openvino[/dim]
+    tmdeploy plugins build --ort --openvino
     """
     if action is Action.list:
         _list(_output(json, None))
@@ -135,10 +135,9 @@ def _say(out: Output, made: Path, variable: str | None) -> None:
 
 
 def _list(out: Output) -> None:
-    from rich.table import Table
-
     from tmdeploy.native import library, openvino, tensorrt
     from tmdeploy.native.build import load_problem
+    from tmdeploy.report.listing import print_places
 
     rows = []
     native = library.native_wanted()
@@ -156,15 +155,13 @@ def _list(out: Output) -> None:
         if not places:
             out.console.print(f"{runtime} is not installed")
             continue
-        table = Table(title=f"Libraries for {runtime}, in the order they are looked at", title_justify="left")
-        for column in ("state", "file", "where it is from"):
-            table.add_column(column, overflow="fold")
+        shown = []
         first = next((place for place in places if place.exists), None) if native else None
         for place in places:
             state = _problem(place, build, problem_of) or works or ("used" if place == first else "works, not used")
             rows.append({"runtime": runtime, "path": str(place.path), "origin": place.origin, "state": state})
-            table.add_row(state, str(place.path), place.origin)
-        out.console.print(table)
+            shown.append((str(place.path), f"{state}; {place.origin}"))
+        print_places(f"Libraries for {runtime}, in the order they are looked at", shown, out.console)
     out.emit({"schema": "tmdeploy.plugins/1", "libraries": rows})
 
 

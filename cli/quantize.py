@@ -55,7 +55,7 @@ def quantize(
 ) -> None:
     """Quantise a model's linear layers, never its planners, and compare it with the original on other images.
 
-    [dim]tmdeploy quantize deit_s.onnx --data photos/ --int8[/dim]
+    tmdeploy quantize deit_s.onnx --data photos/ --int8
     """
     from tmdeploy.errors import CheckFailed, UsageError
     from tmdeploy.graph.keep import parse_keep

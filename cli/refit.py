@@ -30,7 +30,7 @@ def refit(
 ) -> None:
     """Put weights into an engine that was built without them, on the GPU that it is for.
 
-    [dim]tmdeploy refit deit_s.plan deit_s.onnx -o deit_s.full.plan[/dim]
+    tmdeploy refit deit_s.plan deit_s.onnx -o deit_s.full.plan
     """
     from tmdeploy.engine.refit import RefitRequest, refit_engine
     from tmdeploy.engine.sidecar import engine_files

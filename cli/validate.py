@@ -67,7 +67,7 @@ def validate(
 ) -> None:
     """Compare two models level by level: ops on the same inputs, decisions, logits, accuracy. Exit code 1 if any fails.
 
-    [dim]tmdeploy validate deit_small.pth deit_s.onnx --data photos/[/dim]
+    tmdeploy validate deit_small.pth deit_s.onnx --data photos/
     """
     from tmdeploy.backends.options import CheckpointOptions
     from tmdeploy.errors import CheckFailed

@@ -56,7 +56,7 @@ def visualize(
 ) -> None:
     """Draw the merged groups of patches over each image, from the plans of the exported model.
 
-    [dim]tmdeploy visualize deit_s.onnx photo.jpg -o groups.png[/dim]
+    tmdeploy visualize deit_s.onnx photo.jpg -o groups.png
     """
     from tmdeploy.backends import backend_for, open_runner
     from tmdeploy.errors import CheckFailed, UsageError
