@@ -254,7 +254,7 @@ def test_what_is_refused(exported: Exported, tmp_path: Path):
     onnx.save(old, tmp_path / "old.onnx")
     with pytest.raises(ArtifactError, match=r"has opset 18, and fp8 needs 19 or later\. Export it with --opset 19"):
         quantized(tmp_path / "old.onnx", tmp_path, scheme="fp8")
-    with pytest.raises(UsageError, match="is the model itself"):
+    with pytest.raises(UsageError, match="is an input, and would be overwritten"):
         quantized(exported("none"), tmp_path, output=exported("none"))
     for changes, message in (
         ({"percentile": 3.0}, "--percentile 3: from 50 to 100"),
