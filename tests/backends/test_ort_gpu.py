@@ -282,6 +282,9 @@ def test_engines_are_kept_apart_by_content(tmp_path: Path, monkeypatch: pytest.M
     assert engine_folder(b"the same nodes, other weights") != first
     monkeypatch.setenv(TF32_VARIABLE, "1")
     assert engine_folder(b"one model") != first
+    first.chmod(0o777)
+    monkeypatch.delenv(TF32_VARIABLE)
+    assert engine_folder(b"one model") is None  # anybody could have put an engine there
     (tmp_path / "file").touch()
     monkeypatch.setenv("TMDEPLOY_CACHE", str(tmp_path / "file"))
     assert engine_folder(b"one model") is None

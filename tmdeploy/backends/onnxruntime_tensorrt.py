@@ -19,8 +19,9 @@ from tmdeploy.backends.ort_session import Target
 from tmdeploy.cache import user_cache
 from tmdeploy.engine import lowering
 from tmdeploy.engine.source import image_input, load_source
-from tmdeploy.errors import UsageError
+from tmdeploy.errors import EnvironmentMissing, UsageError
 from tmdeploy.metadata import ArtifactMetadata
+from tmdeploy.native.trust import make_private_folder
 from tmdeploy.onnx_file import shape_of
 
 if TYPE_CHECKING:
@@ -232,7 +233,7 @@ class FixedPart:
 
 
 def engine_folder(model: bytes) -> Path | None:
-    """Where the engines of a model are kept; None where the user's cache folder cannot be written.
+    """Where the engines of a model are kept; None where the user's cache folder cannot be written, or others can write it.
 
     Args:
         model: Serialised, as the provider gets it.
@@ -243,8 +244,8 @@ def engine_folder(model: bytes) -> Path | None:
     digest.update(f"{onnxruntime.__version__} tf32={os.environ.get(TF32_VARIABLE)}".encode())
     folder = user_cache() / "onnxruntime-tensorrt" / digest.hexdigest()[:32]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
+        make_private_folder(folder)
+    except (OSError, EnvironmentMissing):
         return None
     return folder if os.access(folder, os.W_OK) else None
 
