@@ -289,7 +289,7 @@ def _reason(error: Exception, path: Path) -> str:
     if path.suffix.lower() in UNREAD and not isinstance(error, FileNotFoundError):
         return f"{path.suffix[1:].upper()} is not read: convert it to JPEG or PNG"
     if name == "UnidentifiedImageError":
-        return f"not an image of the formats that are read ({', '.join(FORMATS)}), or damaged"
+        return "not an image, or damaged"
     if name.startswith("DecompressionBomb"):
         return "more pixels than is plausible (a decompression bomb?)"
     what = error.strerror if isinstance(error, OSError) and error.strerror else error
