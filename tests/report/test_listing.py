@@ -49,6 +49,6 @@ def test_places_are_a_line_each():
 
 
 def test_facts_are_aligned():
-    console = _console(40)
+    console = _console(38)
     print_facts("This machine", [("CPU", "a processor with quite a long name"), ("GPU", "none"), ("x", "")], console)
     assert _lines(console)[2:6] == [" CPU  a processor with quite a long", "      name", " GPU  none", " x    "]
