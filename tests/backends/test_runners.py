@@ -85,6 +85,24 @@ def test_images_that_do_not_fit(pair: tuple[Runner, Runner]):
             pair[1].infer(wrong)
 
 
+def test_an_empty_batch_is_refused_by_every_backend(pair: tuple[Runner, Runner]):
+    openvino = open_runner(pair[1].path, backend="openvino", threads=1)
+    for runner in (*pair, openvino):
+        for call in (runner.infer, runner.trace):
+            with pytest.raises(DataError, match="was given a batch without images. Give at least one"):
+                call(IMAGES[:0])
+
+
+def test_amounts_beyond_what_is_possible_are_clipped_alike_everywhere(pair: tuple[Runner, Runner]):
+    openvino = open_runner(pair[1].path, backend="openvino", threads=1)
+    for schedule in ((5000,) * 4, (2**31 - 1,) * 4):
+        plans = [[step.map.shape for step in runner.trace(IMAGES, schedule).steps] for runner in (*pair, openvino)]
+        assert plans[0] == plans[1] == plans[2]
+    for runner in (*pair, openvino):
+        with pytest.raises(UsageError, match="r is -3"):
+            runner.infer(IMAGES, (-3,) * 4)
+
+
 def test_pixels_in_the_graph_give_the_same_logits(tmp_path: Path):
     checkpoint = save_tiny(tmdeploy.patch(tiny_vit(), "tome", r=8), tmp_path)
     output = tmp_path / "pixels.onnx"

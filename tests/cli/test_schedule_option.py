@@ -112,3 +112,5 @@ def test_export_clips_and_warns_as_running_does(tmp_path: Path, capsys: pytest.C
     shown = run(capsys, "inspect", tmp_path / "x.onnx").out
     assert "65" in shown
     assert "33" in shown
+    rule = "input 'r', int64 [6]; 0 merges nothing; below 0 is 0, and what is above half of a block's patch tokens is"
+    assert rule in " ".join(shown.split())

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from tmdeploy.errors import ArtifactError, UsageError
+from tmdeploy.errors import ArtifactError, DataError, UsageError
 from tmdeploy.metadata import ArtifactMetadata, Preprocessing
 from tmdeploy.models.content import CHECKPOINT_SUFFIXES
 
@@ -91,6 +91,18 @@ class Runner(Protocol):
     def close(self) -> None:
         """Free the session; the runner cannot be used afterwards."""
         ...
+
+
+def check_not_empty(images: int, path: Path) -> None:
+    """Refuse a batch without images: not every runtime computes one, and none did for every file.
+
+    ONNX Runtime's MatMul does not broadcast to it, and up to 1.26 its Attention divides by it, which ends the process.
+
+    Raises:
+        DataError: There are none.
+    """
+    if images == 0:
+        raise DataError("was given a batch without images", path=path, remedy="Give at least one")
 
 
 @runtime_checkable

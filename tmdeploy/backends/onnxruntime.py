@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tmdeploy.backends.base import Array, Part, Trace
+from tmdeploy.backends.base import Array, Part, Trace, check_not_empty
 from tmdeploy.backends.exported import (
     checked_logits,
     checked_trace,
@@ -244,8 +244,7 @@ class OnnxRuntimeRunner:
                 f"takes {self._input.type} {expected}, but was given {images.dtype} {list(images.shape)}",
                 path=self.path,
             )
-        if len(images) == 0:  # ONNX Runtime up to 1.26 divides by it, which ends the process
-            raise DataError("was given a batch without images", path=self.path, remedy="Give at least one")
+        check_not_empty(len(images), self.path)
         return images.astype(dtype, copy=False)
 
     def _lowering(self, metadata: ArtifactMetadata) -> str:

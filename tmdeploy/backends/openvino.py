@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tmdeploy.backends.base import Array, Trace
+from tmdeploy.backends.base import Array, Trace, check_not_empty
 from tmdeploy.backends.exported import (
     checked_logits,
     checked_trace,
@@ -166,6 +166,7 @@ class OpenvinoRunner:
             raise DataError(
                 f"takes {self._dtype} [{takes}], but was given {images.dtype} {list(images.shape)}", path=self.path
             )
+        check_not_empty(len(images), self.path)
         feeds: dict[str, NDArray[Any]] = {self._input: np.ascontiguousarray(images, dtype=self._dtype)}
         if schedule is not None:
             feeds[schedule_input(self.metadata, self.name, schedule)] = np.asarray(schedule, dtype=np.int64)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tmdeploy.backends.base import Array, IntArray, StepTrace, Trace
+from tmdeploy.backends.base import Array, IntArray, StepTrace, Trace, check_not_empty
 from tmdeploy.errors import EnvironmentMissing, UsageError
 from tmdeploy.lazy import require
 from tmdeploy.metadata import ArtifactMetadata, Preprocessing
@@ -125,6 +125,7 @@ class PytorchRunner:
         return array
 
     def _input(self, images: NDArray[np.generic]) -> Tensor:
+        check_not_empty(len(images), self.path)
         torch = self._torch
         tensor = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
         if self.pixels_in:

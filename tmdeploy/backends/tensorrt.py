@@ -9,7 +9,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from tmdeploy.backends.base import Array, Trace
+from tmdeploy.backends.base import Array, Trace, check_not_empty
 from tmdeploy.engine.amounts import amounts_for, check_batch
 from tmdeploy.engine.compatibility import check_fit
 from tmdeploy.engine.device_array import LEGACY_STREAM, DeviceArray, device_array
@@ -166,6 +166,7 @@ class TensorrtRunner:
                 f"takes {self._image.type} {list(self._image.shape)}, was given {images.dtype} {list(images.shape)}",
                 path=self.path,
             )
+        check_not_empty(images.shape[0], self.path)
 
     def _amounts(self, schedule: Sequence[int] | None) -> tuple[int, ...] | None:
         return amounts_for(self.record, schedule, name=self.name)

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _BAR = 24
+# What the graph does with amounts that are not possible (docs/ops.md, Counts).
+_RULE = {
+    "r": "0 merges nothing; below 0 is 0, and what is above half of a block's patch tokens is clipped to it",
+    "keep": "patch tokens to keep; below 1 is 1, and more than there are is all of them",
+}
 
 
 def print_inspection(found: Inspection, console: Console) -> None:
@@ -52,6 +57,11 @@ def _facts(found: Inspection) -> Table:
             how = made.calibration if made.percentile is None else f"{made.percentile:g}th percentile"
             text = f"{made.quantized} nodes in {made.scheme}, {made.kept} kept in float ({', '.join(made.keep_float)})"
             table.add_row("quantised", f"{text}; {how} of {made.images} images, from {made.source_name}")
+        if metadata.runtime_schedule and metadata.schedule_kind is not None:
+            table.add_row(
+                "schedule",
+                f"input '{metadata.schedule_kind}', int64 [{len(metadata.layers)}]; {_RULE[metadata.schedule_kind]}",
+            )
     elif found.recipe is not None:
         recipe = found.recipe
         kind = recipe.spec.schedule_kind
