@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+_LONGEST = 2000  # characters of a message, which may quote names of any length from a file
+
 
 class TmdeployError(Exception):
     """Base of every error a user can cause and mend.
@@ -29,7 +31,7 @@ class TmdeployError(Exception):
     exit_code = 4
 
     def __init__(self, message: str, *, path: str | Path | None = None, remedy: str | None = None) -> None:
-        self.message = message
+        self.message = message if len(message) <= _LONGEST else f"{message[:_LONGEST]}…"
         self.path = None if path is None else Path(path)
         self.remedy = remedy
         super().__init__(self.one_line())

@@ -34,6 +34,11 @@ def damaged(**changes):
     [
         ({**dump(GOOD), "version": 2}, "of version 2; this tmdeploy reads up to 1.*Update tmdeploy"),
         ({**dump(GOOD), "version": "x"}, "of version x"),
+        ({**dump(GOOD), "version": 10**5000}, "of no known version"),
+        ({**dump(GOOD), "version": [1] * 10000}, "of no known version"),
+        ({**dump(GOOD), "version": "1" * 10000}, "of version 1111"),
+        ({**dump(GOOD), "version": 0}, "of version 0"),
+        (damaged(**{"a" * 10000: 1}), "damaged .*aaa"),
         ({"format": "tmdeploy", "version": 1}, "damaged.*config: Field required"),
         (damaged(architecture={"width": "wide"}), r"damaged \(config.architecture.width"),
         (damaged(architecture={"heads": 7}), "not a multiple of 7 attention heads"),
@@ -55,3 +60,4 @@ def test_damage_is_named(document, message):
     with pytest.raises(CheckpointError, match=message) as caught:
         parse(document, HERE)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 2200

@@ -78,9 +78,11 @@ def parse(document: Mapping[str, object], path: Path) -> Description:
     """
     remedy = "Save it again with tmdeploy.models.checkpoint.save_checkpoint"
     version = document.get("version")
-    if not isinstance(version, int) or version > VERSION:
+    if not isinstance(version, int) or not 1 <= version <= VERSION:
+        known = version.bit_length() < 64 if isinstance(version, int) else isinstance(version, str)
+        said = f"version {version}" if known else "no known version"
         raise CheckpointError(
-            f"is a tmdeploy checkpoint of version {version}; this tmdeploy reads up to {VERSION}",
+            f"is a tmdeploy checkpoint of {said}; this tmdeploy reads up to {VERSION}",
             path=path,
             remedy="Update tmdeploy",
         )
