@@ -73,3 +73,7 @@ def test_notes_group_by_reason_and_name_what_differs():
     assert assumed.startswith(f"assumed, since the weights do not show it: {listed}. Prove it with export --against")
     assert rivals.startswith("known models of the same shapes that differ: b (heads 12, mean 0.1,0.2,0.3). If it is")
     assert assumption_notes(entries[2:3]) == ()
+    # what a comparison with the owner's model has shown is no assumption any more; how images are prepared still is
+    left, named = assumption_notes(entries, proven=True)
+    assert left.startswith("assumed, since the weights do not show it: mean 0.5,0.5,0.5 (a). No comparison of models")
+    assert "b (mean 0.1,0.2,0.3)" in named

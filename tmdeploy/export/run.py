@@ -14,6 +14,7 @@ from tmdeploy.export.write import ExportResult, Progress, Subject, write_file
 from tmdeploy.models.checkpoint import LoadedCheckpoint, build_model, load_checkpoint
 from tmdeploy.models.formats import read_file
 from tmdeploy.models.state_dict import find_state_dict
+from tmdeploy.models.assume import assumption_notes
 from tmdeploy.patching import attach
 from tmdeploy.recipe import Recipe, make_recipe
 
@@ -72,7 +73,12 @@ def export_checkpoint(request: ExportRequest, progress: Progress = lambda _: Non
     )
     result = write_file(subject, request, progress)
     config = loaded.config
-    notes = loaded.notes + recipe.remarks(
+    told = loaded.notes
+    if proof is not None:
+        settled = assumption_notes(loaded.assumptions)
+        told = tuple(note for note in told if note not in settled)
+        told += assumption_notes(loaded.assumptions, proven=True)
+    notes = told + recipe.remarks(
         tokens=config.tokens, prefix=config.num_prefix, depth=config.depth, text=request.schedule or str(request.keep)
     )
     if request.method is None and loaded.recipe is None:

@@ -137,11 +137,19 @@ def assumption(key: str, value: object, why: str, others: Mapping[str, object]) 
     return Assumption(key=key, value=shown, why=why, alternatives=differing)
 
 
-def assumption_notes(assumptions: Iterable[Assumption]) -> tuple[str, ...]:
-    """What to tell a user about them: what nobody has stated, and which known architectures would differ."""
+def assumption_notes(assumptions: Iterable[Assumption], *, proven: bool = False) -> tuple[str, ...]:
+    """What to tell a user about them: what nobody has stated, and which known architectures would differ.
+
+    Args:
+        assumptions: What was assumed.
+        proven: The model was compared with its owner's, which shows all but what happens to images before it.
+    """
     unstated = [one for one in assumptions if not one.why.startswith("--")]
+    if proven:
+        unstated = [one for one in unstated if one.key in PREPROCESSING_KEYS]
     if not unstated:
         return ()
+    how = "No comparison of models proves it" if proven else "Prove it with export --against"
     by_reason: dict[str, list[Assumption]] = {}
     for one in unstated:
         by_reason.setdefault(one.why, []).append(one)
@@ -149,7 +157,7 @@ def assumption_notes(assumptions: Iterable[Assumption]) -> tuple[str, ...]:
         f"{', '.join(f'{one.key} {one.value}' for one in some)} ({why})" for why, some in by_reason.items()
     )
     notes = [
-        f"assumed, since the weights do not show it: {listed}. Prove it with export --against, change it with --assume"
+        f"assumed, since the weights do not show it: {listed}. {how}, change it with --assume"
     ]
     rivals: dict[str, list[str]] = {}
     for one in unstated:
