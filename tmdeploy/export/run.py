@@ -11,10 +11,10 @@ from torch import Tensor
 from tmdeploy.export.against import prove
 from tmdeploy.export.request import ExportRequest
 from tmdeploy.export.write import ExportResult, Progress, Subject, write_file
+from tmdeploy.models.assume import assumption_notes
 from tmdeploy.models.checkpoint import LoadedCheckpoint, build_model, load_checkpoint
 from tmdeploy.models.formats import read_file
 from tmdeploy.models.state_dict import find_state_dict
-from tmdeploy.models.assume import assumption_notes
 from tmdeploy.patching import attach
 from tmdeploy.recipe import Recipe, make_recipe
 

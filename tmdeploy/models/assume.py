@@ -156,9 +156,7 @@ def assumption_notes(assumptions: Iterable[Assumption], *, proven: bool = False)
     listed = "; ".join(
         f"{', '.join(f'{one.key} {one.value}' for one in some)} ({why})" for why, some in by_reason.items()
     )
-    notes = [
-        f"assumed, since the weights do not show it: {listed}. {how}, change it with --assume"
-    ]
+    notes = [f"assumed, since the weights do not show it: {listed}. {how}, change it with --assume"]
     rivals: dict[str, list[str]] = {}
     for one in unstated:
         for name, value in one.alternatives.items():
