@@ -12,7 +12,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the `tmdeploy` script."""
     from .signals import heard
 
-    with heard():
+    with heard(alone=argv is None):
         from .app import run
 
         run(argv)

@@ -9,6 +9,7 @@ it removes the temporary files and ends the process.
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import signal
 import socket
@@ -26,8 +27,12 @@ _received: signal.Signals | None = None
 
 
 @contextlib.contextmanager
-def heard() -> Iterator[None]:
+def heard(*, alone: bool = False) -> Iterator[None]:
     """Listen while the command runs.
+
+    Args:
+        alone: The command is all that the process is for. Then it ends there and then: Python would first take down all
+            that libraries have loaded, which takes seconds after an export.
 
     After a signal the block ends with exit code 128 plus its number, as a shell reports it, no matter what libraries
     made of the interruption. A signal that the parent has us ignore (nohup) stays ignored. In a thread other than the
@@ -52,6 +57,11 @@ def heard() -> Iterator[None]:
         if number is None:
             raise
         print(_MESSAGES[number], file=sys.stderr)
+        if alone:
+            with contextlib.suppress(OSError, ValueError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(128 + number)
         raise SystemExit(128 + number) from None
     finally:
         for each, handler in before.items():

@@ -62,6 +62,18 @@ sys.meta_path.insert(0, Finder())
 tmdeploy_cli.main(["doctor"])
 """
 
+# What a library does when the interpreter ends.
+AT_EXIT = """
+import atexit, signal, sys
+import tmdeploy.environment
+import tmdeploy_cli
+
+atexit.register(lambda: print("taken down"))
+tmdeploy.environment.examine = lambda: signal.raise_signal(signal.SIGTERM)
+sys.argv = ["tmdeploy", "doctor"]
+tmdeploy_cli.main(*([] if sys.stdin.read() else [["doctor"]]))
+"""
+
 
 @contextlib.contextmanager
 def _blocked(*arguments: object) -> Iterator[subprocess.Popen[str]]:
@@ -106,6 +118,14 @@ def test_an_interruption_while_modules_are_imported_is_one_line(module: str):
         [sys.executable, "-c", AT_IMPORT, module], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
     )
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
+def test_a_process_of_its_own_ends_without_taking_libraries_down():
+    for given, out in (("alone", ""), ("", "taken down\n")):
+        done = subprocess.run(
+            [sys.executable, "-c", AT_EXIT], input=given, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (143, out, "terminated\n")
 
 
 @pytest.mark.parametrize("disguise", [ImportError, SystemExit, RuntimeError])
