@@ -112,10 +112,10 @@ def reducer(runner: Runner) -> Reducer:
 
 def described(name: str, metadata: ArtifactMetadata) -> Reducer:
     """A model by what its file says."""
-    from tmdeploy.models.arch import VitConfig
+    from tmdeploy.models.facts import read_config
     from tmdeploy.recipe import Recipe
 
-    config = VitConfig.model_validate(metadata.architecture)
+    config = read_config(metadata.architecture)
     fixed = not metadata.runtime_schedule
     return Reducer(name, Recipe.of(metadata), config.tokens, config.num_prefix, config.depth, fixed)
 

@@ -137,7 +137,7 @@ def _sheet(
 
     from tmdeploy.errors import UsageError
     from tmdeploy.images import opened_image
-    from tmdeploy.models.arch import VitConfig
+    from tmdeploy.models.facts import ModelFacts, read_config
     from tmdeploy.preprocessing import resize_and_crop
     from tmdeploy.report.text import one_line
     from tmdeploy.visualize import compose, draw_groups, fused_slots, side_by_side
@@ -147,8 +147,10 @@ def _sheet(
         raise UsageError(f"{runner.name} reduces no tokens: there is nothing to draw")
     config = getattr(runner, "config", None)
     if runner.metadata is not None:
-        config = VitConfig.model_validate(runner.metadata.architecture)
-    assert isinstance(config, VitConfig)  # noqa: S101 - a runner that traces has one or the other
+        config = read_config(runner.metadata.architecture)
+    assert config is not None  # noqa: S101 - a runner that traces has one or the other
+    if isinstance(config, ModelFacts) and config.grid is None:
+        raise UsageError(f"{runner.name} does not say how its patches lie, so there is nothing to draw on")
     known = [step.block for step in trace.steps]
     for wanted in blocks or []:
         if wanted not in known:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 from tmdeploy.errors import TmdeployError
 
 if TYPE_CHECKING:
-    from tmdeploy.patching import patch
+    from tmdeploy.export.module import export_module as export
+    from tmdeploy.patching.patch import patch
 
 # ONNX Runtime reads it once, when it is first imported. Whoever wants its telemetry can set it to 0.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
-__all__ = ["TmdeployError", "__version__", "patch"]
+__all__ = ["TmdeployError", "__version__", "export", "patch"]
 
 
 def __getattr__(name: str) -> object:
@@ -25,4 +26,8 @@ def __getattr__(name: str) -> object:
         from tmdeploy.patching import patch
 
         return patch
+    if name == "export":  # the package, which can be called; it sets itself as this attribute
+        import importlib
+
+        return importlib.import_module("tmdeploy.export")
     raise AttributeError(f"module 'tmdeploy' has no attribute '{name}'")

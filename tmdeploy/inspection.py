@@ -14,6 +14,7 @@ from tmdeploy.files import sha256
 from tmdeploy.macs import model_macs
 from tmdeploy.metadata import ArtifactMetadata, Assumption, Preprocessing
 from tmdeploy.models.arch import VitConfig
+from tmdeploy.models.facts import AnyConfig, ModelFacts, read_config
 from tmdeploy.native.library import ort_library
 from tmdeploy.onnx_file import read_onnx, shape_of
 from tmdeploy.ops.bodies import MAX_OPSET, MIN_OPSET
@@ -42,7 +43,7 @@ class BlockRow(_Document):
     block: int
     tokens_in: int
     tokens_out: int
-    macs: int
+    macs: int | None = Field(default=None, description="none: of a module of the user's own")
 
 
 class Inspection(_Document):
@@ -62,7 +63,7 @@ class Inspection(_Document):
     functions: tuple[str, ...] = ()
     lowering: str | None = Field(default=None, description="what would run the reduction steps")
     metadata: ArtifactMetadata | None = None
-    architecture: VitConfig | None = None
+    architecture: VitConfig | ModelFacts | None = None
     preprocessing: Preprocessing | None = None
     assumptions: tuple[Assumption, ...] = Field(default=(), description="what the weights do not show")
     recipe: Recipe | None = None
@@ -107,7 +108,7 @@ def inspect_onnx(path: Path) -> Inspection:
         bodies = "function bodies" if library is None else f"native code ({library.path})"
         lowering = bodies if metadata.lowering == "custom" else "inlined standard ops"
     try:
-        counted = _counted(VitConfig.model_validate(metadata.architecture), recipe)
+        counted = _counted(read_config(metadata.architecture), recipe)
     except UsageError as error:  # the method is none that is known here
         raise ArtifactError(
             f"its metadata cannot be followed ({error.message})",
@@ -143,21 +144,24 @@ def inspect_checkpoint(path: Path, **options: Any) -> Inspection:
     return found.model_copy(update=_counted(loaded.config, recipe))
 
 
-def _counted(config: VitConfig, recipe: Recipe) -> dict[str, object]:
+def _counted(config: AnyConfig, recipe: Recipe) -> dict[str, object]:
     steps = recipe.steps(config.tokens, config.num_prefix)
-    merged, plain = model_macs(config, steps, recipe.spec), model_macs(config)
+    known = config if isinstance(config, VitConfig) else None
+    merged = None if known is None else model_macs(known, steps, recipe.spec)
     after = {step.block: step.tokens_out for step in steps}
     rows, tokens = [], config.tokens
-    for block, macs in enumerate(merged.blocks):
+    for block in range(config.depth):
         left = after.get(block, tokens)
+        macs = None if merged is None else merged.blocks[block]
         rows.append(BlockRow(block=block, tokens_in=tokens, tokens_out=left, macs=macs))
         tokens = left
+    facts: dict[str, object] = {"architecture": config, "recipe": recipe, "blocks": tuple(rows)}
+    if merged is None or known is None:
+        return facts
     return {
-        "architecture": config,
-        "recipe": recipe,
-        "blocks": tuple(rows),
+        **facts,
         "macs": merged.total,
-        "macs_unmerged": plain.total,
+        "macs_unmerged": model_macs(known).total,
         "macs_reduction": merged.reduction,
     }
 

@@ -12,7 +12,13 @@ from dataclasses import dataclass
 
 from tmdeploy.methods.spec import Match, MethodSpec, Score, Select
 from tmdeploy.models.arch import VitConfig
+from tmdeploy.models.facts import AnyConfig
 from tmdeploy.schedule import Step
+
+
+def total_macs(config: AnyConfig, steps: Sequence[Step] = ()) -> int | None:
+    """MACs of one image; None of a module of the user's own, whose blocks may hold anything."""
+    return model_macs(config, steps).total if isinstance(config, VitConfig) else None
 
 
 @dataclass(frozen=True)

@@ -137,9 +137,11 @@ class ArtifactMetadata(_Frozen):
     layers: tuple[int, ...] = Field(default=(), description="blocks with a reduction step, 0-based")
     schedule: tuple[int, ...] = Field(default=(), description="amount of each step: r or keep, one a layer")
     runtime_schedule: bool = Field(default=False, description="whether the graph input `r` or `keep` can override it")
-    architecture: dict[str, object] = Field(description="models.arch.VitConfig as a dict")
-    source_name: FileName = Field(description="file name of the checkpoint")
-    source_sha256: str
+    architecture: dict[str, object] = Field(
+        description="models.arch.VitConfig as a dict; models.facts.ModelFacts of a module of the user's own"
+    )
+    source_name: FileName = Field(description="file name of the checkpoint, or the module's name")
+    source_sha256: str = Field(description="of the checkpoint, or of the module's weights")
     preprocessing: Preprocessing = Preprocessing()
     preprocessing_in_graph: bool = Field(
         default=False, description="input is uint8 [B, H, W, 3] at image_size, not f32"
@@ -242,10 +244,10 @@ def _unreadable(what: str, path: str | Path) -> ArtifactError:
 
 def _contradiction(metadata: ArtifactMetadata) -> str | None:
     """What cannot be, in a document whose fields each can."""
-    from tmdeploy.models.arch import VitConfig  # which needs Preprocessing
+    from tmdeploy.models.facts import read_config  # which needs Preprocessing
 
     try:
-        config = VitConfig.model_validate(metadata.architecture)
+        config = read_config(metadata.architecture)
     except ValidationError as error:
         return f"architecture.{first_problem(error)}"
     if metadata.preprocessing.image_size != config.image_size:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tmdeploy.boundary import library_call
 from tmdeploy.errors import ArtifactError
 from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, parse
-from tmdeploy.models.arch import VitConfig
+from tmdeploy.models.facts import read_config
 
 if TYPE_CHECKING:
     import onnx
@@ -97,7 +97,7 @@ def check_ports(
     Raises:
         ArtifactError: They differ.
     """
-    config = VitConfig.model_validate(metadata.architecture)
+    config = read_config(metadata.architecture)
     (height, width), channels = config.image_size, config.in_channels
     said = (None, height, width, channels) if metadata.preprocessing_in_graph else (None, channels, height, width)
     differ = any(isinstance(side, int) and told not in {None, side} for told, side in zip(said, images, strict=True))

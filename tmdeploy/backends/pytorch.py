@@ -19,7 +19,7 @@ from tmdeploy.recipe import Recipe
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from tmdeploy.models.arch import VitConfig
+    from tmdeploy.models.facts import AnyConfig
     from tmdeploy.patching.step import StepTensors
 
 _PRECISIONS = {"torch.float32": "fp32", "torch.float16": "fp16", "torch.bfloat16": "bf16", "torch.float64": "fp64"}
@@ -49,7 +49,7 @@ class PytorchRunner:
         *,
         name: str,
         path: Path,
-        config: VitConfig,
+        config: AnyConfig,
         preprocessing: Preprocessing,
         class_names: tuple[str, ...] = (),
         threads: int | None = None,

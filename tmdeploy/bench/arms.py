@@ -16,9 +16,9 @@ from tmdeploy.bench.fairness import checkpoint_device
 from tmdeploy.boundary import library_call
 from tmdeploy.engine.amounts import amounts_for
 from tmdeploy.errors import ArtifactError
-from tmdeploy.macs import model_macs
+from tmdeploy.macs import total_macs
 from tmdeploy.metadata import ArtifactMetadata
-from tmdeploy.models.arch import VitConfig
+from tmdeploy.models.facts import AnyConfig, read_config
 from tmdeploy.onnx_file import read_onnx
 from tmdeploy.pairing import options_like
 from tmdeploy.recipe import Recipe
@@ -91,7 +91,7 @@ def _checkpoint_arms(
 ) -> list[Contender]:
     runner = open_runner(path, threads=threads, **options.keywords())
     config, recipe = runner.config, runner.recipe  # type: ignore[attr-defined]
-    plain = model_macs(config).total
+    plain = total_macs(config)
     if not recipe.layers:
         return [Contender(label, "model", runner, path, None, plain, None, checkpoint=options)]
     arms = []
@@ -100,7 +100,7 @@ def _checkpoint_arms(
         bare = open_runner(path, threads=threads, **replace(options, recipe=Recipe(method="none")).keywords())
         arms.append(Contender(baseline, "unmerged", bare, path, None, plain, None, checkpoint=options))
     for schedule in schedules(runner):
-        macs = model_macs(config, recipe.steps(config.tokens, config.num_prefix, schedule)).total
+        macs = total_macs(config, recipe.steps(config.tokens, config.num_prefix, schedule))
         amounts = amounts_text(recipe.spec.schedule_kind, schedule or recipe.amounts)
         name = scheduled(label, schedule)
         arms.append(Contender(name, "model", runner, path, schedule, macs, baseline, amounts, options))
@@ -126,8 +126,8 @@ def _engine_arms(
             amounts = amounts_text(
                 metadata.schedule_kind, schedule or amounts_for(runner.record, None, name=label) or metadata.schedule
             )
-            config = VitConfig.model_validate(metadata.architecture)
-            macs = _macs(config, metadata, schedule) if metadata.steps else model_macs(config).total
+            config = read_config(metadata.architecture)
+            macs = _macs(config, metadata, schedule) if metadata.steps else total_macs(config)
         for mode in modes:
             name = f"{scheduled(label, schedule)}, {mode}"
             arms.append(
@@ -150,8 +150,8 @@ def _exported_arms(
     if metadata is None:
         warnings.append(f"{label} carries no tmdeploy metadata: no MACs, no unmerged twin")
         return [Contender(label, "model", runner, path, None, None, None, backend=backend)]
-    config = VitConfig.model_validate(metadata.architecture)
-    plain = model_macs(config).total
+    config = read_config(metadata.architecture)
+    plain = total_macs(config)
     if not metadata.steps:
         return [Contender(label, "model", runner, path, None, plain, None, backend=backend)]
     arms, baseline = [], None
@@ -188,6 +188,6 @@ def _twin_runner(
     return open_runner(path, threads=threads, backend=backend, model=made.SerializeToString(), name=name)
 
 
-def _macs(config: VitConfig, metadata: ArtifactMetadata, schedule: Schedule) -> int:
+def _macs(config: AnyConfig, metadata: ArtifactMetadata, schedule: Schedule) -> int | None:
     recipe = Recipe.of(metadata)
-    return model_macs(config, recipe.steps(config.tokens, config.num_prefix, schedule)).total
+    return total_macs(config, recipe.steps(config.tokens, config.num_prefix, schedule))

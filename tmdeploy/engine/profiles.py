@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tmdeploy.errors import ArtifactError, UsageError
 from tmdeploy.metadata import ArtifactMetadata
-from tmdeploy.models.arch import VitConfig
+from tmdeploy.models.facts import read_config
 from tmdeploy.recipe import Recipe
 from tmdeploy.schedule import clipped, schedule_text
 
@@ -99,7 +99,7 @@ def parse_schedule(text: str, metadata: ArtifactMetadata) -> ScheduleRange:
     low, best, high = ends
     if any(not a <= b <= c for a, b, c in zip(low, best, high, strict=True)):
         raise UsageError(f"{option} {text}: min, opt and max are not in ascending order")
-    config = VitConfig.model_validate(metadata.architecture)
+    config = read_config(metadata.architecture)
     if metadata.schedule_kind == "keep" and min(low) < 1:
         raise UsageError(f"{option} {text}: at least one patch token is kept")
     recipe = Recipe.of(metadata)

@@ -120,8 +120,14 @@ def build_graph(
             )
     except Exception as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        remedy = "Run again with --debug"
+        if dynamic_batch and "Constraints violated (batch)" in str(error):
+            remedy = (
+                "Its code fixes the batch size, as len(x) does and x.shape[0] does not: change that, or give up on "
+            )
+            remedy += "other batch sizes with dynamic_batch=False (--static-batch)"
         raise ExportError(
-            f"torch could not export the model ({type(error).__name__}: {first})", remedy="Run again with --debug"
+            f"torch could not export the model ({type(error).__name__}: {first})", remedy=remedy
         ) from error
     finally:
         state.counts = None

@@ -13,7 +13,7 @@ from tmdeploy.backends.pytorch import PytorchRunner
 from tmdeploy.errors import ExportError
 from tmdeploy.images import ImageReader, find_images, random_images
 from tmdeploy.metadata import ArtifactMetadata, Preprocessing
-from tmdeploy.models.arch import VitConfig
+from tmdeploy.models.facts import AnyConfig, read_config
 from tmdeploy.recipe import Recipe
 from tmdeploy.schedule import r_limit
 from tmdeploy.validate.limits import Limits
@@ -48,7 +48,7 @@ def verify_file(
     Raises:
         ExportError: The file does not compute what PyTorch computes.
     """
-    config = VitConfig.model_validate(metadata.architecture)
+    config = read_config(metadata.architecture)
     reference = PytorchRunner(
         module,
         recipe,
@@ -88,7 +88,7 @@ def verify_file(
 def comparison_images(
     images: Sequence[Path],
     spec: Preprocessing,
-    config: VitConfig,
+    config: AnyConfig,
     *,
     in_graph: bool = False,
     random: int = _RANDOM_IMAGES,
@@ -122,7 +122,7 @@ def comparison_images(
     return Samples(together, tuple(names), f"{source} and {len(real.paths)} real ones", skipped=skipped)
 
 
-def _schedules(metadata: ArtifactMetadata, config: VitConfig) -> tuple[Schedule, ...]:
+def _schedules(metadata: ArtifactMetadata, config: AnyConfig) -> tuple[Schedule, ...]:
     """The default, nothing removed, and as much as can be removed."""
     if not metadata.runtime_schedule:
         return (None,)

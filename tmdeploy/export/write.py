@@ -23,7 +23,7 @@ from tmdeploy.export.request import FileForm
 from tmdeploy.export.verify import verify_file
 from tmdeploy.files import atomic_path
 from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, Assumption, Preprocessing, ProofRecord, StepRecord, dump
-from tmdeploy.models.arch import VitConfig
+from tmdeploy.models.facts import AnyConfig
 from tmdeploy.patching import Reduction, reduction_of
 from tmdeploy.recipe import Recipe
 from tmdeploy.schedule import Step
@@ -41,8 +41,8 @@ class Subject:
         module: Patched, in eval mode, on the CPU, in the file's precision.
         recipe: Method and schedule.
         architecture: What it is made of.
-        source_name: File name of the checkpoint.
-        source_sha256: Of the checkpoint.
+        source_name: File name of the checkpoint, or the module's name.
+        source_sha256: Of the checkpoint, or of the module's weights.
         preprocessing: How images become its input.
         class_names: One a class, or none.
         proof: The comparison with its owner's model.
@@ -51,7 +51,7 @@ class Subject:
 
     module: nn.Module
     recipe: Recipe
-    architecture: VitConfig
+    architecture: AnyConfig
     source_name: str
     source_sha256: str
     preprocessing: Preprocessing
@@ -178,7 +178,7 @@ def _finish_model(model: ir.Model, metadata: ArtifactMetadata, form: FileForm) -
     return proto
 
 
-def _trace_counts(state: Reduction, config: VitConfig, steps: tuple[Step, ...]) -> list[tuple[int, int | None]]:
+def _trace_counts(state: Reduction, config: AnyConfig, steps: tuple[Step, ...]) -> list[tuple[int, int | None]]:
     """Counts to trace with: all different and none special (0, 1, N), so that torch keeps every one symbolic."""
     counts: list[tuple[int, int | None]] = []
     tokens = config.tokens

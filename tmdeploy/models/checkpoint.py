@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from tmdeploy.errors import CheckpointError
+from tmdeploy.errors import CheckpointError, UsageError
 from tmdeploy.files import atomic_path, sha256
 from tmdeploy.metadata import Assumption, Preprocessing
 from tmdeploy.models.arch import VitConfig, architecture, default_preprocessing
 from tmdeploy.models.assume import Assumed, assumption
+from tmdeploy.models.describe import describe, stated_preprocessing
 from tmdeploy.models.document import Description
 from tmdeploy.models.formats import read_file, write_file
 from tmdeploy.models.infer_arch import check_described, infer, with_image_size
@@ -169,7 +170,7 @@ def load_model(path: str | Path, **options: Any) -> tuple[VisionTransformer, Loa
 
 def save_checkpoint(
     path: str | Path,
-    model: VisionTransformer,
+    model: nn.Module,
     *,
     recipe: Recipe | None = None,
     preprocessing: Preprocessing | None = None,
@@ -179,20 +180,28 @@ def save_checkpoint(
 
     Args:
         path: `.pt` or `.safetensors`.
-        model: Patched or not; only its weights and config are stored.
+        model: Ours or a timm-style ViT that computes what ours does (`describe`); patched or not: only its weights and
+            config are stored.
         recipe: Method and schedule it was trained with.
         preprocessing: How images become its input; None takes what the architecture's published weights use.
         class_names: One a class.
 
     Raises:
-        UsageError: Unknown suffix, or a recipe, preprocessing or class names that do not fit the model.
+        UsageError: Unknown suffix, a recipe, preprocessing or class names that do not fit the model, or a model that
+            a checkpoint cannot describe.
         ArtifactError: The file cannot be written.
     """
     path = Path(path)
+    config = describe(model)
+    if config is None:
+        raise UsageError(
+            f"a checkpoint cannot describe this {type(model).__name__}: it is no ViT of the family tmdeploy builds",
+            remedy="Patch it and export it as it is, with tmdeploy.export(module, 'file.onnx')",
+        )
     description = Description(
-        architecture=model.config,
+        architecture=config,
         recipe=recipe,
-        preprocessing=preprocessing or default_preprocessing(model.config),
+        preprocessing=preprocessing or stated_preprocessing(model, config) or default_preprocessing(config),
         class_names=tuple(class_names),
     )
     description.check()

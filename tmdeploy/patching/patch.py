@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import types
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
@@ -82,6 +83,8 @@ def patch(
     except BaseException:
         before.restore()
         raise
+    if importlib.util.find_spec("onnxscript") is not None:
+        importlib.import_module("tmdeploy.ops.translations")  # torch.onnx.export knows the op set from here on
     return module
 
 

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from tmdeploy.errors import UnsupportedModel, UsageError
 from tmdeploy.methods.spec import MethodSpec, Select
+from tmdeploy.models.describe import REDUCTION
 from tmdeploy.patching.step import Counts, StepTensors, reduction_step
 from tmdeploy.recipe import Recipe
 from tmdeploy.schedule import kept_count, merged_count
 
-KEY = "_tmdeploy_reduction"
+KEY = REDUCTION
 
 
 class Reduction:

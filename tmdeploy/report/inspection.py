@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tmdeploy.inspection import Inspection
+from tmdeploy.models.arch import VitConfig
+from tmdeploy.models.facts import ModelFacts
 from tmdeploy.report.export import method_text, proof_text
 from tmdeploy.report.model import model_rows
 from tmdeploy.report.table import facts_table, plain_table
@@ -38,8 +40,18 @@ def _facts(found: Inspection) -> Table:
     if found.architecture is not None:
         config = found.architecture
         size = " x ".join(map(str, config.image_size))
-        text = f"{config.name}: {size}, patch {config.patch_size}, width {config.width}, {config.depth} blocks, "
-        table.add_row("architecture", f"{text}{config.heads} heads, {config.num_classes} classes")
+        patch = f"patch {config.patch_size}, " if isinstance(config, VitConfig) else ""
+        text = f"{config.name}: {size}, {patch}width {config.width}, {config.depth} blocks, "
+        heads = f"{config.heads} heads, " if config.heads is not None else ""
+        table.add_row("architecture", f"{text}{heads}{config.num_classes} classes")
+        if isinstance(config, ModelFacts):
+            table.add_row("module", f"{config.module}, of the user's own: its MACs are not known")
+        elif config.scales:
+            how = "concatenated, then one linear layer" if config.fusion == "concat" else "summed"
+            scales = ", ".join(map(str, config.scales))
+            table.add_row(
+                "stem", f"multi-scale: patches of {config.patch_size}, {scales}; {config.resample} to the grid, {how}"
+            )
     metadata = found.metadata
     if found.architecture is not None:
         images, assumed = found.preprocessing, found.assumptions
@@ -103,5 +115,11 @@ def _blocks(found: Inspection) -> Table:
     for row in found.blocks:
         filled = max(1, round(_BAR * row.tokens_out / most))
         bar = styled(("█" * filled, "green"), ("░" * (_BAR - filled), "dim"))
-        table.add_row(str(row.block), str(row.tokens_in), str(row.tokens_out), f"{row.macs / 1e6:.1f} M", bar)
+        table.add_row(
+            str(row.block),
+            str(row.tokens_in),
+            str(row.tokens_out),
+            "-" if row.macs is None else f"{row.macs / 1e6:.1f} M",
+            bar,
+        )
     return table
