@@ -2,8 +2,8 @@
 
     python benchmarks/export_against.py [--rounds 5] [--json docs/results/export_against.json]
 
-Exports a DeiT-S/16-shaped checkpoint with and without `--against timm:deit_small_patch16_224`, in interleaved rounds in one
-process after one export that warms up. Processor time is reported beside wall time: on a shared machine it is steadier.
+Exports a DeiT-S/16-shaped checkpoint with and without `--against timm:deit_small_patch16_224`, in interleaved rounds in
+one process after one export that warms up. Processor time is beside wall time: on a shared machine it is steadier.
 """
 
 from __future__ import annotations

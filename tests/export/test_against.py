@@ -3,6 +3,7 @@
 import sys
 import zipfile
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def test_the_file_says_what_it_was_proved_against(checkpoint: Path):
     assert proof == result.metadata.proof
     assert (proof.kind, proof.weights, proof.images, proof.top1_differing) == ("module", "checkpoint", 24, 0)
     assert proof.error <= proof.limit < 1e-2  # in float32: the file's precision is another matter
-    assert "your module _bare, unmerged: 24 images" in proof_text(result.metadata)
+    assert "your module _bare, unmerged: 24 normalised images" in proof_text(result.metadata)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +254,7 @@ def test_a_module_of_the_current_directory_by_name(user: Path, capsys: pytest.Ca
     assert done.code == 0
     assert done.out.startswith("{")  # JSON alone
     assert "code of the user's" in done.err
-    assert '"proved_against": "your module users_model:build, unmerged: 8 images' in done.out
+    assert '"proved_against": "your module users_model:build, unmerged: 8 normalised images' in done.out
     assert "users_model:build" in run(capsys, "inspect", "x.onnx").out
 
 
@@ -302,6 +303,54 @@ def test_timm_that_does_not_import_is_named(checkpoint: Path, monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(EnvironmentMissing, match="timm"):
         _export(checkpoint, "timm:vit_tiny_patch16_224")
+
+
+class _Output:
+    """As transformers': fields instead of a tensor."""
+
+    def __init__(self, **fields: torch.Tensor) -> None:
+        vars(self).update(fields)
+
+
+class _Classifier(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.vit = tiny_vit()
+
+    def forward(self, pixel_values: torch.Tensor) -> _Output:
+        return _Output(logits=self.vit(pixel_values))
+
+
+class _Encoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.vit = tiny_vit(num_classes=0)
+
+    def forward(self, pixel_values: torch.Tensor) -> _Output:
+        tokens = self.vit.norm(self.vit.blocks(self.vit.embed(pixel_values)))
+        return _Output(last_hidden_state=tokens, pooler_output=tokens[:, 0].tanh())
+
+
+def _auto(model: type[nn.Module]) -> SimpleNamespace:
+    def from_pretrained(folder: str, *, local_files_only: bool, trust_remote_code: bool) -> nn.Module:
+        assert (local_files_only, trust_remote_code) == (True, False)
+        return model()
+
+    return SimpleNamespace(from_pretrained=from_pretrained)
+
+
+@pytest.mark.parametrize("classes", [10, 0])
+def test_a_folder_of_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classes: int):
+    library = ModuleType("transformers")
+    library.AutoModelForImageClassification, library.AutoModel = _auto(_Classifier), _auto(_Encoder)
+    monkeypatch.setitem(sys.modules, "transformers", library)
+    checkpoint = tmp_path / "plain.pth"
+    torch.save(tiny_vit(num_classes=classes).state_dict(), checkpoint)
+    proof = _prove(checkpoint, f"transformers:{tmp_path}", method="tome", num_heads=3)
+    assert (proof.kind, proof.weights, proof.error <= proof.limit) == ("transformers", "own", True)
+    (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 1, 1]}')
+    with pytest.raises(ExportError, match="it states mean 0.1,0.2,0.3 of its input, 0.485,0.456,0.406 was assumed"):
+        _prove(checkpoint, f"transformers:{tmp_path}", method="tome", num_heads=3)
 
 
 # Saved outputs

@@ -24,7 +24,7 @@ Floats = NDArray[np.float32]
 Target = str | Path | nn.Module | Builder
 _RANDOM_IMAGES = 8
 # Of how far the owner's outputs move from image to image, and of their magnitude. Two right implementations in float32
-# differ by 4e-7 to 2e-5 of the first; the least of the wrong assumptions, an epsilon of 1e-12, by 1e-4 (docs/proof.md).
+# differ by 4e-7 to 2e-5 of the first, wrong assumptions by 1e-4 to 3 (docs/proof.md).
 _SHARE_OF_SPREAD, _SHARE_OF_SIZE = 5e-5, 2e-6
 
 

@@ -70,7 +70,7 @@ def proof_text(metadata: ArtifactMetadata) -> str:
     proof = metadata.proof
     if proof is None:
         return "own reimplementation only (see export --against)"
-    images = counted(proof.images, "image") + (" of pixels" if proof.normalisation else "")
+    images = counted(proof.images, "image") if proof.normalisation else counted(proof.images, "normalised image")
     differing = f", {proof.top1_differing} with another top-1" if proof.top1_differing else ""
     return f"{proof.owner_text}, unmerged: {images}, error {proof.error:.1e}, limit {proof.limit:.1e}{differing}"
 
