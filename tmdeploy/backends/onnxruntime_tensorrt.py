@@ -233,7 +233,7 @@ class FixedPart:
 
 
 def engine_folder(model: bytes) -> Path | None:
-    """Where the engines of a model are kept; None where the user's cache folder cannot be written, or others can write it.
+    """Where the engines of a model are kept; None where only others, or others too, can write the user's cache folder.
 
     Args:
         model: Serialised, as the provider gets it.
