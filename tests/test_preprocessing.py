@@ -40,6 +40,17 @@ def test_square_models_see_timms_pixels(
     np.testing.assert_allclose(normalise(pixels(picture, spec), spec), want, atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [(500, 375), (97, 203)])
+@pytest.mark.parametrize(("image_size", "crop_pct"), [((224, 224), 1.0), ((224, 224), 0.9), ((96, 160), 0.9)])
+def test_squashed_pictures_are_timms(
+    timm: ModuleType, size: tuple[int, int], image_size: tuple[int, int], crop_pct: float
+) -> None:
+    spec = Preprocessing(image_size=image_size, crop_pct=crop_pct, crop_mode="squash")
+    picture = _picture(*size)
+    want = _timms(timm, spec, crop_mode="squash")(picture).numpy()
+    np.testing.assert_allclose(normalise(pixels(picture, spec), spec), want, atol=1e-6)
+
+
 @pytest.mark.parametrize("size", [(500, 375), (375, 500), (97, 203)])
 def test_other_models_see_timms_pixels(timm: ModuleType, size: tuple[int, int]) -> None:
     spec = Preprocessing(image_size=(96, 160), crop_pct=0.9)
