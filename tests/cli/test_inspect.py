@@ -27,6 +27,15 @@ def test_a_checkpoint(capsys: pytest.CaptureFixture[str]):
     assert document["architecture"]["width"] == 96
 
 
+def test_a_file_that_merges_nothing_saves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "none.onnx"
+    done = run(capsys, "export", EXAMPLES / "digits_tome.pt", "-o", path, "--method", "none", "--no-verify")
+    assert done.code == 0, done.err
+    shown = " ".join(run(capsys, "inspect", path).out.split())
+    assert "0.0483 G of 0.0483 G unmerged (nothing saved)" in shown
+    assert "-0.0" not in shown
+
+
 def test_a_foreign_file_says_what_can_be_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])
     out = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3, 8, 8])

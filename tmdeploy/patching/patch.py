@@ -48,7 +48,7 @@ def patch(
             blocks one after the other.
         method: Registered name, or a whole recipe (then leave the rest out).
         r: As `--r`: 13, "26:0", [8, 8, 4].
-        keep: As `--keep`: 0.7, [0.9, 0.8, 0.7], [138, 97, 68].
+        keep: As `--keep`: 0.7, [0.9, 0.8, 0.7], [138, 97, 68]; 1.0 is all, the integer 1 one token.
         layers: Blocks with a reduction step.
         options: Named options of the method.
         deterministic: Planners accumulate in float64.
