@@ -1,5 +1,6 @@
 """`--against`: the owner's model beside ours, before the file gets its name."""
 
+import json
 import sys
 import zipfile
 from pathlib import Path
@@ -19,9 +20,9 @@ from tmdeploy.errors import DataError, EnvironmentMissing, ExportError, UsageErr
 from tmdeploy.export import ExportRequest, export_checkpoint
 from tmdeploy.export.against import prove
 from tmdeploy.inspection import inspect_onnx
+from tmdeploy.metadata import ProofRecord
 from tmdeploy.models.checkpoint import build_model, load_checkpoint
 from tmdeploy.models.vit import VisionTransformer
-from tmdeploy.report.export import proof_text
 
 MODEL = tiny_vit()
 
@@ -52,15 +53,6 @@ def _other(**changes: object) -> VisionTransformer:
     model = VisionTransformer(MODEL.config.replace(**changes))
     model.load_state_dict(MODEL.state_dict())
     return model.eval()
-
-
-def test_the_file_says_what_it_was_proved_against(checkpoint: Path):
-    result = _export(checkpoint, _bare, verify_images=(EXAMPLES / "digits",), precision="fp16")
-    proof = inspect_onnx(result.path).metadata.proof
-    assert proof == result.metadata.proof
-    assert (proof.kind, proof.weights, proof.images, proof.top1_differing) == ("module", "checkpoint", 24, 0)
-    assert proof.error <= proof.limit < 1e-2  # in float32: the file's precision is another matter
-    assert "your module _bare, unmerged: 24 normalised images" in proof_text(result.metadata)
 
 
 @pytest.mark.parametrize(
@@ -249,12 +241,17 @@ def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: Path):
         del sys.modules[name]
 
 
-def test_a_module_of_the_current_directory_by_name(user: Path, capsys: pytest.CaptureFixture[str]):
-    done = run(capsys, "export", user, "-o", "x.onnx", "--against", "users_model:build", "--no-verify", "--json", "-")
+def test_a_module_of_the_current_directory_and_what_the_file_says(user: Path, capsys: pytest.CaptureFixture[str]):
+    options = ("--precision", "fp16", "--verify-data", EXAMPLES / "digits", "--no-verify", "--json", "-")
+    done = run(capsys, "export", user, "-o", "x.onnx", "--against", "users_model:build", *options)
     assert done.code == 0
-    assert done.out.startswith("{")  # JSON alone
+    document = json.loads(done.out)  # JSON alone
     assert "code of the user's" in done.err
-    assert '"proved_against": "your module users_model:build, unmerged: 8 normalised images' in done.out
+    assert document["proved_against"].startswith("your module users_model:build, unmerged: 24 normalised images, error")
+    proof = inspect_onnx(Path("x.onnx")).metadata.proof
+    assert proof == ProofRecord.model_validate(document["metadata"]["proof"])
+    assert (proof.kind, proof.weights, proof.images, proof.top1_differing) == ("module", "checkpoint", 24, 0)
+    assert proof.error <= proof.limit < 1e-2  # in float32: the file's precision is another matter
     assert "users_model:build" in run(capsys, "inspect", "x.onnx").out
 
 
