@@ -13,21 +13,22 @@ from tmdeploy.errors import TmdeployError
 if TYPE_CHECKING:
     from tmdeploy.export.module import export_module as export
     from tmdeploy.patching.patch import patch
+    from tmdeploy.patching.stem import add_scales
 
 # ONNX Runtime reads it once, when it is first imported. Whoever wants its telemetry can set it to 0.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
-__all__ = ["TmdeployError", "__version__", "export", "patch"]
+__all__ = ["TmdeployError", "__version__", "add_scales", "export", "patch"]
 
 
 def __getattr__(name: str) -> object:
-    if name == "patch":  # imports torch
-        from tmdeploy.patching import patch
+    if name in {"add_scales", "patch"}:  # imports torch
+        import tmdeploy.patching
 
-        return patch
+        return getattr(tmdeploy.patching, name)
     if name == "export":  # the package, which can be called; it sets itself as this attribute
-        import importlib
+        import tmdeploy.export
 
-        return importlib.import_module("tmdeploy.export")
+        return tmdeploy.export
     raise AttributeError(f"module 'tmdeploy' has no attribute '{name}'")

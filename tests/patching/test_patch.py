@@ -102,11 +102,54 @@ def test_distillation_and_register_tokens_stay_in_place():
                 torch.testing.assert_close(step.x_out[:, 0], step.x_in[:, 0])
 
 
-def test_no_class_token_merges_but_cannot_be_scored():
+def test_without_class_token_its_attention_is_no_score():
     model = tiny_vit(class_token=False, pool="avg", fc_norm=True)
     assert tmdeploy.patch(model, "tome", r=8)(tiny_images()).shape == (3, 10)
-    with pytest.raises(UnsupportedModel, match="'evit' scores tokens by the class token's attention"):
-        tmdeploy.patch(model, "evit", layers=[1])
+    for method in ("evit", "topk", "mstm"):
+        with pytest.raises(UnsupportedModel, match=rf"'{method}' scores .*score=cls.*score=received .*score=key_norm"):
+            tmdeploy.patch(model, method, layers=[1])
+
+
+def _matrix(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention [B, H, N, N] and keys [B, H, N, C] of block 1, whole."""
+    x = model.blocks[0](model.embed(images))
+    attn, batch, tokens = model.blocks[1].attn, len(images), x.shape[1]
+    qkv = attn.qkv(model.blocks[1].norm1(x)).reshape(batch, tokens, 3, 3, 16).permute(2, 0, 3, 1, 4)
+    return ((qkv[0] @ qkv[1].transpose(-2, -1)) * 16**-0.5).softmax(-1), qkv[1]
+
+
+@pytest.mark.parametrize("method", ["evit", "topk", "mstm"])
+@pytest.mark.parametrize("prefix", [{"class_token": False}, {"class_token": False, "registers": 4}, {}], ids=str)
+@torch.no_grad()
+def test_scores_without_a_class_token(method: str, prefix: dict):
+    changes = {**prefix, "pool": "avg", "fc_norm": True}
+    first, images = tiny_vit(**changes).num_prefix_tokens, tiny_images()
+    attention, keys = _matrix(tiny_vit(**changes), images)
+    norms = keys.norm(dim=-1).mean(1)
+    expected = {
+        "received": attention[:, :, first:].mean(dim=(1, 2)),  # by the patch tokens: registers are no witnesses
+        "key_norm": norms / norms.sum(1, keepdim=True),
+    }
+    for score, wanted in expected.items():
+        model = tmdeploy.patch(tiny_vit(**changes), method, layers=[1], keep=0.5, options={"score": score})
+        state = reduction_of(model)
+        state.record = True
+        model(images)
+        (step,) = state.steps
+        torch.testing.assert_close(step.signal, wanted, atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(wanted.sum(1), torch.ones(3))  # as an attention row: EViT fuses by it
+        kept = set(step.index[0, first : first + 32].tolist())
+        assert kept == set((wanted[0, first:].argsort(descending=True)[:32] + first).tolist())
+
+
+def test_mean_pooling_can_be_plain():
+    """ToMe's patch for timm takes the plain mean of what is left, its patch for MAE weighs it by size."""
+    images = tiny_images()
+    model = tmdeploy.patch(tiny_vit(pool="avg", fc_norm=True), "tome", r=8, options={"pool": "mean"})
+    left = model.blocks(model.embed(images))
+    torch.testing.assert_close(model(images), model.head(model.fc_norm(left[:, 1:].mean(1))))
+    sized = tmdeploy.patch(tiny_vit(pool="avg", fc_norm=True), "tome", r=8)
+    assert not torch.allclose(model(images), sized(images), atol=1e-4)
 
 
 def test_amounts_can_change_between_passes():

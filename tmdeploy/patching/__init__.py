@@ -2,5 +2,6 @@
 
 from tmdeploy.patching.patch import attach, patch, unpatch
 from tmdeploy.patching.reduction import Reduction, reduction_of
+from tmdeploy.patching.stem import add_scales
 
-__all__ = ["Reduction", "attach", "patch", "reduction_of", "unpatch"]
+__all__ = ["Reduction", "add_scales", "attach", "patch", "reduction_of", "unpatch"]
