@@ -79,16 +79,18 @@ def plugins(
 
 
 def _output(json: str | None, folder: Path | None) -> Output:
-    from tmdeploy.files import make_folder
     from tmdeploy.native.library import ORT_LIBRARY, ort_libraries
     from tmdeploy.native.openvino import OPENVINO_LIBRARY
     from tmdeploy.native.tensorrt import TENSORRT_LIBRARY, tensorrt_libraries
+    from tmdeploy.native.trust import checksum_path
 
     if folder is None:
         return Output(json, reads=[place.path for place in (*ort_libraries(), *tensorrt_libraries())])
-    make_folder(folder)
+    if not folder.exists():  # it is created when all that a build needs is there
+        return Output(json)
     libraries = (ORT_LIBRARY, OPENVINO_LIBRARY, TENSORRT_LIBRARY)
-    return Output(json, writes={f"the library {name}": folder / name for name in libraries})
+    files = (path for name in libraries for path in (folder / name, checksum_path(folder / name)))
+    return Output(json, writes={f"the library's {path.name}": path for path in files})
 
 
 def _build_ort(out: Output, output: Path | None, cuda: bool, architectures: str | None, fetch_headers: bool) -> str:

@@ -129,7 +129,7 @@ def test_what_is_built_is_tried_before_it_is_put_in_place(
     assert _listed(capsys) == (str(place), "loads; for tmdeploy build --plugin")
 
     place.write_bytes(b"no library")
-    assert "libtmdeploy_tensorrt.so: " in _listed(capsys)[1]
+    assert "truncated or changed, by libtmdeploy_tensorrt.so.sha256" in _listed(capsys)[1]
 
 
 @pytest.mark.slow
