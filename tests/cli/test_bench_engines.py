@@ -75,9 +75,9 @@ def engine(digits_onnx: Path, tmp_path: Path) -> Engine:
 
 def _without_steps() -> dict[str, object]:
     plain = ArtifactMetadata.model_fields
-    return {name: plain[name].get_default() for name in ("schedule_kind", "layers", "schedule", "steps")} | {
-        "method": "none"
-    }
+    return {
+        name: plain[name].get_default() for name in ("schedule_kind", "layers", "schedule", "runtime_schedule", "steps")
+    } | {"method": "none"}
 
 
 def _report(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict:
