@@ -233,6 +233,7 @@ def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: Path):
     (tmp_path / "users_model.py").write_text(_USERS)
     (tmp_path / "users_script.py").write_text("import argparse\nargparse.ArgumentParser().parse_args(['--x'])\n")
     (tmp_path / "users_needs.py").write_text("import no_such_package_of_theirs\n")
+    (tmp_path / "folder.npz").mkdir()
     (tmp_path / "this.py").write_text("build = None  # stands in for nothing that is installed\n")
     before = list(sys.path)
     yield checkpoint
@@ -271,6 +272,7 @@ def test_a_module_of_the_current_directory_and_what_the_file_says(user: Path, ca
         ("timm:vit_tiny_patch16_224", 4, "the checkpoint's weights do not fit the module"),
         ("transformers:nowhere", 2, "there is no folder 'nowhere'"),
         ("nowhere.npz", 4, "nowhere.npz: no such file"),
+        ("folder.npz", 4, "folder.npz: is no regular file"),
     ],
 )
 def test_bad_targets_are_one_line(

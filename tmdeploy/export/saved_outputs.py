@@ -49,7 +49,8 @@ def read_outputs(path: Path, config: VitConfig, preprocessing: Preprocessing) ->
         DataError: Missing, damaged, too large, or no outputs of such a model.
     """
     if not path.is_file():
-        raise DataError("no such file", path=path, remedy="Check the path of --against")
+        what = "is no regular file" if path.exists() else "no such file"
+        raise DataError(what, path=path, remedy="Check the path of --against")
     _check_declared(path)
     try:
         with np.load(path, allow_pickle=False) as held:
