@@ -49,11 +49,12 @@ def describe(module: nn.Module) -> VitConfig | None:
 def stated_preprocessing(module: nn.Module, config: VitConfig | ModelFacts) -> Preprocessing | None:
     """What a timm module says of its input (`pretrained_cfg`), where all of it can be followed; None otherwise."""
     card = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
-    if not isinstance(card, Mapping) or card.get("crop_mode", "center") != "center":
+    if not isinstance(card, Mapping):
         return None
     said = {name: card.get(name) for name in ("mean", "std", "crop_pct", "interpolation")}
     try:
-        return Preprocessing.model_validate({**said, "image_size": config.image_size})
+        mode = card.get("crop_mode", "center")  # timm also has `border`, which pads
+        return Preprocessing.model_validate({**said, "crop_mode": mode, "image_size": config.image_size})
     except ValidationError:
         return None
 
