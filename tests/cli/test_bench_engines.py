@@ -243,7 +243,7 @@ def test_beside_pytorch_on_the_same_device_the_ratio_is_in_the_table(
     assert done.code == 0, done.err
     assert "PyTorch" in done.out[: done.out.index("graph")], "its column"
     said = " ".join(done.out.split())
-    assert re.search(r": (\d\.\d\dx \w+ than|no difference to) \d in PyTorch", said), said
+    assert re.search(r": ([\d.]+x \w+ than|no difference to) \d in PyTorch", said), said
     assert "different devices" not in done.out
 
 
