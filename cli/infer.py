@@ -23,6 +23,7 @@ from .console import (
     warn_skipped,
 )
 from .native_option import NativeOption, TrustEngineOption
+from .numbers import MOST_IMAGES
 from .schedule_option import KeepOption, ROption, ScheduleOption, amounts_of, asked_for, one_of, reducer
 from .timeout_option import TimeoutOption
 
@@ -31,7 +32,7 @@ def infer(
     model: Annotated[Path, typer.Argument(help="Model: .onnx, or a checkpoint.", show_default=False)],
     image: Annotated[list[str], typer.Argument(help="Images, folders or globs.", show_default=False)],
     top_k: Annotated[int, typer.Option(min=1, help="Classes an image.")] = 5,
-    batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 8,
+    batch: Annotated[int, typer.Option(min=1, max=MOST_IMAGES, help="Images at a time.")] = 8,
     r: ROption = None,
     keep: KeepOption = None,
     schedule: ScheduleOption = None,

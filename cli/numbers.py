@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tmdeploy.errors import UsageError
 
+MOST_IMAGES = 1 << 20  # at a time: more than any machine has memory for
+
 
 def batch_sizes(text: str) -> tuple[int, ...]:
     """`1,8` to (1, 8).
@@ -17,6 +19,8 @@ def batch_sizes(text: str) -> tuple[int, ...]:
         raise UsageError(f"--batch {text}: not whole numbers", remedy="Give them as 1,8") from None
     if min(sizes) < 1:
         raise UsageError(f"--batch {text}: a batch has at least one image")
+    if max(sizes) > MOST_IMAGES:
+        raise UsageError(f"--batch {text}: no machine holds that many images at a time")
     return sizes
 
 

@@ -9,6 +9,7 @@ import typer
 
 from .console import JsonOption, Output, ThreadsOption, progress, warn_skipped
 from .native_option import NativeOption
+from .numbers import MOST_IMAGES
 from .timeout_option import TimeoutOption
 
 
@@ -31,7 +32,7 @@ def quantize(
         ),
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Calibration images.")] = 128,
-    batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 8,
+    batch: Annotated[int, typer.Option(min=1, max=MOST_IMAGES, help="Images at a time.")] = 8,
     calibration: Annotated[
         Literal["minmax", "percentile", "entropy"], typer.Option(help="How the ranges of activations are found.")
     ] = "percentile",

@@ -23,7 +23,7 @@ from .console import (
     warn_skipped,
 )
 from .native_option import NativeOption, TrustEngineOption
-from .numbers import batch_sizes
+from .numbers import MOST_IMAGES, batch_sizes
 from .schedule_option import KeepsOption, RsOption, SchedulesOption, amounts_of, asked_for, reducer
 from .timeout_option import TimeoutOption
 
@@ -36,7 +36,7 @@ def validate(
     data: Annotated[
         list[str] | None, typer.Option(help="Images: a file, folder or glob. Repeatable. Default: random images.")
     ] = None,
-    random: Annotated[int, typer.Option(min=1, help="How many random images without --data.")] = 16,
+    random: Annotated[int, typer.Option(min=1, max=MOST_IMAGES, help="How many random images without --data.")] = 16,
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many images of --data.")] = None,
     batch: Annotated[str, typer.Option(help="Batch sizes to compare at.")] = "1,8",
     r: RsOption = None,

@@ -13,7 +13,8 @@ import pytest
 from tests.cli.running import run
 from tests.conftest import EXAMPLES
 from tmdeploy.backends import open_runner
-from tmdeploy.errors import ArtifactError
+from tmdeploy.errors import ArtifactError, DataError
+from tmdeploy.labels import read_class_names
 from tmdeploy.metadata import METADATA_KEY
 from tmdeploy.onnx_file import read_onnx
 
@@ -50,6 +51,14 @@ def _type(model: onnx.ModelProto) -> None:
 
 def _no_tensor_type(model: onnx.ModelProto) -> None:
     model.graph.initializer[1].data_type = 0
+
+
+def _dangling(model: onnx.ModelProto) -> None:
+    next(node for node in model.graph.node if node.name == "block0/TokenMatch").input[0] = "nowhere"
+
+
+def _no_output(model: onnx.ModelProto) -> None:
+    model.graph.output[0].name = "nowhere"
 
 
 def _outside(model: onnx.ModelProto) -> None:
@@ -95,6 +104,8 @@ def _outside(model: onnx.ModelProto) -> None:
         (_dims(2**62, 2**62), r"but holds"),
         (_type, r"is damaged \('images' is of the unknown type 99\)"),
         (_no_tensor_type, r"is of the unknown type 0"),
+        (_dangling, r"is damaged \(node 'block0/TokenMatch' reads 'nowhere', which nothing computes\)"),
+        (_no_output, r"is damaged \(nothing computes its output 'nowhere'\)"),
         (_outside, r"its weights lie in another file that cannot be read \(.*secret.bin"),
     ],
 )
@@ -171,3 +182,21 @@ def test_weights_in_another_file_are_read(digits_onnx: Path, tmp_path: Path):
     assert len(read_onnx(path, weights=False)[0].graph.initializer) == len(model.graph.initializer)
     with pytest.raises(ArtifactError, match=r"Put that file beside it, under its old name\.$"):
         read_onnx(path)
+
+
+def test_a_foreign_file_for_images_that_nobody_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    images = helper.make_tensor_value_info("images", kind, ["batch", 3, 2**17, 2**17])
+    scores = helper.make_tensor_value_info("scores", kind, ["batch", 3])
+    graph = helper.make_graph([helper.make_node("ReduceMax", ["images"], ["scores"])], "giant", [images], [scores])
+    path = tmp_path / "giant.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    done = run(capsys, "infer", path, EXAMPLES / "digits" / "3_0.png")
+    assert (done.code, done.err) == (4, f"error: {path}: takes images of 131072 x 131072 pixels\n")
+
+
+def test_class_names_nested_too_deeply(tmp_path: Path):
+    path = tmp_path / "names.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(DataError, match="is no list of class names"):
+        read_class_names(path)

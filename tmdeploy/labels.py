@@ -134,7 +134,7 @@ def _from_json(text: str, path: Path) -> tuple[str, ...]:
         if not isinstance(document, list):
             raise TypeError
         return tuple(str(entry[-1] if isinstance(entry, list) else entry) for entry in document)
-    except (ValueError, TypeError, KeyError, IndexError):
+    except (ValueError, TypeError, LookupError, RecursionError):
         raise DataError(
             "is no list of class names", path=path, remedy='Give a JSON list, or an object {"0": "tench", ...}'
         ) from None

@@ -6,6 +6,7 @@ broken file asks for; the metadata speaks of this graph.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,9 @@ from tmdeploy.models.facts import read_config
 
 if TYPE_CHECKING:
     import onnx
+
+# It warns of what a file has wrong by logging; without a handler that goes to stderr.
+logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
 
 Shape = tuple[int | str | None, ...]
 
@@ -53,6 +57,7 @@ def read_onnx(
             raise ValueError("no nodes")
     with library_call(path, "is damaged", remedy=_AGAIN):
         _check_names(model)
+        _check_edges(model)
     _check_tensors(model, path)
     if weights:
         with library_call(
@@ -187,6 +192,21 @@ def _check_names(model: onnx.ModelProto) -> None:
         "".join(texts).encode()  # protobuf hands out what is no UTF-8 as bytes, or as lone surrogates
     except (TypeError, UnicodeError):
         raise ValueError("a name in it is no UTF-8") from None
+
+
+def _check_edges(model: onnx.ModelProto) -> None:
+    """Every input of a node comes from somewhere. Raises ValueError."""
+    graph = model.graph
+    known = {"", *(value.name for value in graph.input), *(tensor.name for tensor in graph.initializer)}
+    known |= {tensor.values.name for tensor in graph.sparse_initializer}
+    known |= {name for node in graph.node for name in node.output}
+    for node in graph.node:
+        for name in node.input:
+            if name not in known:
+                raise ValueError(f"node '{node.name or node.op_type}' reads '{name}', which nothing computes")
+    for value in graph.output:
+        if value.name not in known:
+            raise ValueError(f"nothing computes its output '{value.name}'")
 
 
 def _check_tensors(model: onnx.ModelProto, path: Path) -> None:

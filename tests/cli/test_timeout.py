@@ -58,6 +58,15 @@ def test_a_library_that_does_not_stop_is_stopped_with_the_process(endless_classi
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("arguments", [("bench", "--batch", 10**20), ("validate", "--random", 10**12)])
+def test_more_images_than_any_machine_holds(
+    arguments: tuple[object, ...], endless_classifier: Path, capsys: pytest.CaptureFixture[str]
+):
+    command, *rest = arguments
+    models = [endless_classifier] * (2 if command == "validate" else 1)
+    assert run(capsys, command, *models, *rest).code == 2
+
+
 @pytest.mark.parametrize("threads", [1000, 10**30])
 def test_more_threads_than_a_machine_wants(threads: int, endless_classifier: Path, capsys: pytest.CaptureFixture[str]):
     done = run(capsys, "bench", endless_classifier, "--threads", threads)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tmdeploy.backends.base import Array, IntArray, StepTrace, Trace
+from tmdeploy.boundary import library_call
 from tmdeploy.errors import ArtifactError, UsageError
 from tmdeploy.metadata import ArtifactMetadata, Preprocessing, StepRecord
 
@@ -21,12 +22,17 @@ _RANKS = {"map": 2, "index": 2, "size_in": 2, "size_out": 2}  # others have chan
 _CLASSIFIER = "Give an image classifier whose first output is [batch, classes]"
 
 
-def preprocessing_of(metadata: ArtifactMetadata | None, height: object, width: object) -> Preprocessing:
-    """From the metadata; for a foreign file ImageNet's usual one, at the input's size where that is fixed."""
+def preprocessing_of(metadata: ArtifactMetadata | None, path: Path, height: object, width: object) -> Preprocessing:
+    """From the metadata; for a foreign file ImageNet's usual one, at the input's size where that is fixed.
+
+    Raises:
+        ArtifactError: There are no images of that size.
+    """
     if metadata is not None:
         return metadata.preprocessing
     if isinstance(height, int) and isinstance(width, int):
-        return Preprocessing(image_size=(height, width))
+        with library_call(path, f"takes images of {height} x {width} pixels", told=lambda _: ""):
+            return Preprocessing(image_size=(height, width))
     return Preprocessing()
 
 

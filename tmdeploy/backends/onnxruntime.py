@@ -123,7 +123,7 @@ class OnnxRuntimeRunner:
                 schedule={entry.name: entry.shape for entry in outline.defaults}.get(str(self.metadata.schedule_kind)),
             )
         height, width = self._input.shape[1:3] if self.pixels_in else self._input.shape[2:]
-        self.preprocessing = preprocessing_of(self.metadata, height, width)
+        self.preprocessing = preprocessing_of(self.metadata, path, height, width)
         self.class_names: tuple[str, ...] = self.metadata.class_names if self.metadata is not None else ()
 
     def infer(self, images: NDArray[np.generic], schedule: Sequence[int] | None = None) -> Array:

@@ -71,7 +71,8 @@ class OpenvinoRunner:
         self._requests = {(False, False): compiled.create_infer_request()}
         self.load_seconds = perf_counter() - start
         self.pixels_in = self._dtype == np.uint8
-        self.preprocessing = preprocessing_of(self.metadata, *(self._shape[1:3] if self.pixels_in else self._shape[2:]))
+        height, width = self._shape[1:3] if self.pixels_in else self._shape[2:]
+        self.preprocessing = preprocessing_of(self.metadata, path, height, width)
         self.class_names: tuple[str, ...] = self.metadata.class_names if self.metadata is not None else ()
 
     def infer(self, images: NDArray[np.generic], schedule: Sequence[int] | None = None) -> Array:
