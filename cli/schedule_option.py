@@ -169,7 +169,8 @@ class ForEach:
         """Those of this model; its own schedule where none is for it."""
         model = reducer(runner)
         found = [self._amounts(asked, model) for asked in self._asked]
-        return tuple(amounts for amounts in found if amounts is not None) or (None,)
+        different = dict.fromkeys(amounts for amounts in found if amounts is not None)  # 8 and 8:8 are one arm
+        return tuple(different) or (None,)
 
     def _amounts(self, asked: Asked, model: Reducer) -> tuple[int, ...] | None:
         try:

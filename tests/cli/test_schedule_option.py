@@ -81,6 +81,7 @@ def test_each_of_several_models_takes_what_is_for_it(digits_onnx: Path, capsys: 
     assert both(runner) == ((8,) * 6,)
     with pytest.raises(UsageError, match="method 'tome' takes no --keep. Use --r"):
         both.check()
+    assert option.ForEach(option.asked_for(["8", "8:8"], None, ["8"]))(runner) == ((8,) * 6,)
     with pytest.raises(UsageError, match="--r 8: no model here reduces tokens"):
         option.ForEach(option.asked_for("8", None, None)).check()
 
