@@ -118,7 +118,12 @@ class Part(Protocol):
 
 @runtime_checkable
 class OpensParts(Protocol):
-    """What runners of exported files can do beside `Runner`: run pieces of their graph (level 1 of a validation)."""
+    """What runners of exported files can do beside `Runner`: run pieces of their graph (level 1 of a validation).
+
+    `native`: whether native kernels compute the nodes of the op set, and not the file's function bodies.
+    """
+
+    native: bool
 
     def open_part(self, model: bytes) -> Part:
         """A piece of the graph, serialised, run as the whole is."""

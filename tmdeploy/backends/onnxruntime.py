@@ -315,6 +315,19 @@ class OnnxRuntimePart:
         return dict(zip(names, run_session(self._session, names, feeds, path=self._path), strict=True))
 
 
+def open_bodies(model: bytes, path: Path) -> OnnxRuntimePart:
+    """A piece of a graph on the CPU, its function bodies and no native kernel: what every runtime can fall back to.
+
+    Args:
+        model: Serialised.
+        path: Of the file it is from, for messages.
+
+    Raises:
+        ArtifactError: ONNX Runtime refuses it.
+    """
+    return OnnxRuntimePart(make_session(model, path=path, threads=1, target=CpuTarget(native=False)), path)
+
+
 def open_runner(
     path: Path, *, threads: int | None = None, model: bytes | None = None, name: str = "", native: bool = True
 ) -> OnnxRuntimeRunner:

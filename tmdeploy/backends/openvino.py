@@ -42,6 +42,7 @@ class OpenvinoRunner:
     compiled a second time, with the schedule as an input. A trace is compiled apart too, with more outputs.
 
     Attributes:
+        native: Whether the extension library is loaded.
         load_seconds: Time to read and compile, seconds.
         preprocessing: From the metadata; ImageNet's usual one, at the input's size, for a foreign file.
         pixels_in: Whether it takes uint8 pixels.
@@ -62,6 +63,7 @@ class OpenvinoRunner:
         self._threads, self._precision, self._bytes = threads, precision, model
         start = perf_counter()
         self._core = Core(path, threads=threads, native=native, precision=precision)
+        self.native = self._core.library is not None
         proto, self.metadata = read_onnx(path, model)
         if not proto.graph.output:
             raise ArtifactError("computes nothing", path=path, remedy="Export it again")

@@ -76,6 +76,7 @@ def verify_file(
     if failed is not None:
         row = report.differing[0] if report.differing else None
         why = f"; {row.image}, block {row.block}: {row.reason}" if row is not None and row.reason else ""
+        why = "".join(f"; {wrong}" for one in report.realisations for wrong in one.wrong) or why
         raise ExportError(
             f"the exported file does not compute what PyTorch computes: {failed.level} level, {failed.name} is "
             f"{failed.value:.3g}, the limit {failed.limit:.3g}{why}",

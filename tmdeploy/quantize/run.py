@@ -191,6 +191,13 @@ def _compare(request: QuantizeRequest, made: Path, images: Split, batch: int, pr
     found = validate(reference, candidate, samples, batch_sizes=(batch,), progress=progress)
     if not np.isfinite(found.model.logits_error_max):
         raise ExportError("the quantised model's logits are not finite", path=request.output)
+    wrong = next((wrong for row in found.realisations for wrong in row.wrong), None)
+    if wrong is not None:  # both files have it, so that their comparison does not show it
+        raise ExportError(
+            f"a reduction op does not compute what it should: {wrong}",
+            path=request.model,
+            remedy="Export the model again; if it is the native library, build that again: tmdeploy plugins build",
+        )
     return found
 
 

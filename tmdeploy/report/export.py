@@ -9,6 +9,7 @@ from tmdeploy.metadata import ArtifactMetadata
 from tmdeploy.report.model import model_rows
 from tmdeploy.report.table import facts_table
 from tmdeploy.report.text import styled
+from tmdeploy.report.validation import proved_text
 from tmdeploy.schedule import schedule_text
 from tmdeploy.validate.samples import counted
 
@@ -61,6 +62,7 @@ def export_table(result: ExportResult) -> Table:
         if metadata.steps:
             text = f"{report.agreeing} of {report.compared} plans equal, {report.near_ties} near-ties explained"
             table.add_row("decisions", text)
+            table.add_row("reduction steps", proved_text(report))
         table.add_row("logits error", "no image with equal plans" if error is None else f"{error:.1e}")
     return table
 

@@ -44,9 +44,22 @@ def print_validation(report: ValidationReport, console: Console) -> None:
     )
     if stats.logits_error_near_ties_max is not None:
         console.print(f"near-ties: largest logits error {stats.logits_error_near_ties_max:.2g} (not judged)")
+    if report.realisations:
+        console.print(f"reduction steps: {proved_text(report)}")
     for note in report.notes:
         console.print(styled(("note", "yellow"), f" {note}"))
     console.print(styled(("PASSED", "bold green") if report.passed else ("FAILED", "bold red")))
+
+
+def proved_text(report: ValidationReport) -> str:
+    """By what the reduction steps can be computed, and how each way was looked at."""
+    names = {"native": "native kernels", "bodies": "function bodies", "standard ops": "standard ops in the file"}
+    parts = []
+    for row in report.realisations:
+        looked = (["with the model"] if row.levels else []) + ([f"by {row.inputs} test inputs"] if row.ops else [])
+        verdict = "wrong" if row.wrong else "proved" if report.passed else "compared"
+        parts.append(f"{names.get(row.name, f'{row.name} kernels')} {verdict} ({' and '.join(looked)})")
+    return ", ".join(parts)
 
 
 def _levels(report: ValidationReport) -> Table:

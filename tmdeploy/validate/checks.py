@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from tmdeploy.validate.comparison import Comparison
 from tmdeploy.validate.limits import ResolvedLimits
-from tmdeploy.validate.report import AccuracyRow, Check
+from tmdeploy.validate.report import AccuracyRow, Check, RealisationRow
 
 
 def all_checks(
-    seen: Comparison, limits: ResolvedLimits, accuracy: AccuracyRow | None, *, decisions: bool
+    seen: Comparison,
+    limits: ResolvedLimits,
+    accuracy: AccuracyRow | None,
+    realisations: Sequence[RealisationRow],
+    *,
+    decisions: bool,
 ) -> tuple[Check, ...]:
     """Judge every level for which there is evidence.
 
@@ -20,9 +25,10 @@ def all_checks(
         seen: The evidence; at least one comparison.
         limits: What may differ.
         accuracy: None without labels.
+        realisations: What was seen of the ops by themselves.
         decisions: Whether plans were compared.
     """
-    checks = [*_numeric(seen, limits)]
+    checks = [*_numeric(seen, limits), *_ops(realisations)]
     if decisions:
         checks += _decisions(seen, limits)
     checks += _model(seen, limits, decisions=decisions)
@@ -43,6 +49,23 @@ def _numeric(seen: Comparison, limits: ResolvedLimits) -> Iterator[Check]:
     yield Check(level="numeric", name="plans that differ", value=differ, limit=0, option="-", detail=where)
     yield Check(level="numeric", name="error of tokens", value=tokens, limit=limits.op_rtol, option="--op-rtol")
     yield Check(level="numeric", name="error of sizes", value=sizes, limit=0, option="-")
+
+
+def _ops(realisations: Sequence[RealisationRow]) -> Iterator[Check]:
+    for row in realisations:
+        if not row.ops:
+            continue
+        what = f"{', '.join(row.ops)}: {row.inputs} test inputs, without ties and with, against docs/ops.md"
+        if row.foreign:
+            what += f"; written otherwise than by this version: {', '.join(row.foreign)}"
+        yield Check(
+            level="numeric",
+            name=f"wrong {'kernels' if row.name == 'native' else 'function bodies'}",
+            value=len(row.wrong),
+            limit=0,
+            option="-",
+            detail="; ".join(row.wrong) or what,
+        )
 
 
 def _decisions(seen: Comparison, limits: ResolvedLimits) -> Iterator[Check]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, computed_fie
 
 SCHEMA = "tmdeploy.validate/1"
 LevelName = Literal["numeric", "decisions", "model", "accuracy"]
+RealisationName = Literal["native", "bodies", "standard ops", "engine"]
 
 # JSON has no NaN and no Infinity
 Measured = Annotated[
@@ -47,6 +48,19 @@ class Skipped(_Document):
 
     level: LevelName
     reason: str
+
+
+class RealisationRow(_Document):
+    """One way in which the candidate's reduction steps can be computed, and how it was looked at."""
+
+    name: RealisationName = Field(
+        description="native kernels; function bodies; bodies inlined into the graph; an engine's kernels"
+    )
+    levels: bool = Field(description="the models' comparison, all levels, ran with it")
+    ops: tuple[str, ...] = Field(default=(), description="ops that were run by themselves on test inputs")
+    inputs: int = Field(default=0, description="test inputs of all ops together")
+    wrong: tuple[str, ...] = Field(default=(), description="ops that compute something else: op, node, what differs")
+    foreign: tuple[str, ...] = Field(default=(), description="bodies that are not as this version writes them")
 
 
 class ImageRow(_Document):
@@ -118,6 +132,9 @@ class ValidationReport(_Document):
     divergent: int
     checks: tuple[Check, ...]
     skipped: tuple[Skipped, ...] = ()
+    realisations: tuple[RealisationRow, ...] = Field(
+        default=(), description="by what the reduction steps are computed; none: no steps"
+    )
     differing: tuple[ImageRow, ...] = ()
     model: ModelStats
     accuracy: AccuracyRow | None = None

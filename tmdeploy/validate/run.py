@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,8 @@ from tmdeploy.validate.comparison import Comparison, Schedule
 from tmdeploy.validate.decisions import Decision, compare_decisions
 from tmdeploy.validate.limits import Limits, ResolvedLimits
 from tmdeploy.validate.numeric import TeacherForcing
-from tmdeploy.validate.report import Skipped, ValidationReport
+from tmdeploy.validate.realisations import Realisation, prove_ops
+from tmdeploy.validate.report import RealisationName, RealisationRow, Skipped, ValidationReport
 from tmdeploy.validate.samples import Portion, Samples, Source
 
 __all__ = ["Samples", "Schedule", "validate"]
@@ -78,6 +79,11 @@ def validate(
         raise DataError(f"no images to compare on: {reason}", path=path, remedy="Give JPEG, PNG or similar files")
     seen = work.seen
     accuracy = seen.accuracy()
+    progress("running every op by itself")
+    realisations = _realisations(candidate, work.limits)
+    if no_numeric is not None and any(row.ops for row in realisations):
+        notes += (f"steps were not fed the reference's tensors, ops were run by themselves only: {no_numeric}",)
+        no_numeric = None
     missing = {
         "decisions": plans.problem,
         "numeric": no_numeric,
@@ -98,8 +104,9 @@ def validate(
         reordered=sum(decision.reordered for decision in seen.decisions),
         near_ties=seen.count("near-tie"),
         divergent=seen.count("divergent"),
-        checks=all_checks(seen, work.limits, accuracy, decisions=plans.problem is None),
+        checks=all_checks(seen, work.limits, accuracy, realisations, decisions=plans.problem is None),
         skipped=tuple(Skipped.model_validate({"level": name, "reason": why}) for name, why in missing.items() if why),
+        realisations=realisations,
         differing=tuple(seen.rows),
         model=seen.stats(),
         accuracy=accuracy,
@@ -172,6 +179,24 @@ class _Work:
             tie_gap=limits.tie_gap,
             signal_rtol=limits.signal_rtol,
         )
+
+
+def _realisations(candidate: Runner, limits: ResolvedLimits) -> tuple[RealisationRow, ...]:
+    """What computes the candidate's steps, first what the levels ran with; then the bodies that kernels hide."""
+    metadata = candidate.metadata
+    if metadata is None or not metadata.steps:
+        return ()
+    proved: dict[RealisationName, Realisation] = {one.name: one for one in prove_ops(candidate, limits.op_rtol)}
+    ran: RealisationName = "bodies"
+    if isinstance(candidate, KeepsPlans):
+        ran = "engine"
+    elif metadata.lowering == "portable":
+        ran = "standard ops"
+    elif isinstance(candidate, OpensParts) and candidate.native:
+        ran = "native"
+    names: dict[RealisationName, None] = dict.fromkeys((ran, *proved))
+    found = {name: asdict(one) for name, one in proved.items()}
+    return tuple(RealisationRow(**{"name": name, **found.get(name, {})}, levels=name == ran) for name in names)
 
 
 def _teacher_forcing(candidate: Runner) -> tuple[TeacherForcing | None, str | None]:
