@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tests.ops import oracle
 from tests.ops.onnx_op import run_op
-from tests.ops.strategies import Case, cases
+from tests.ops.strategies import COUNTING, Case, cases
 from tmdeploy.ops.reference import token_reduce, token_select
 
 LEFTOVERS = st.sampled_from(["drop", "fuse", "nearest"])
@@ -41,7 +41,7 @@ def test_reference_equals_the_oracle(case: Case, share: float, leftover: str, or
     leftover=LEFTOVERS,
     order=ORDERS,
     opset=st.sampled_from([18, 20, 23]),
-    counting=st.booleans(),
+    counting=COUNTING,
 )
 def test_onnx_bodies_equal_the_reference_bit_for_bit(
     case: Case, share: float, leftover: str, order: str, opset: int, counting: bool
