@@ -131,6 +131,18 @@ def test_a_module_of_the_users_own(tmp_path: Path):
         tmdeploy.export(model, path, preprocessing=PIXELS, outputs=["features"])
 
 
+def test_a_model_of_ours_with_other_parts_is_no_checkpoint(tmp_path: Path):
+    model = tiny_vit(depth=2)
+    model.blocks[1].mlp.act = nn.Hardswish()
+    save_checkpoint(tmp_path / "same.pt", tiny_vit(depth=2))
+    with pytest.raises(UsageError, match="a checkpoint cannot describe this VisionTransformer"):
+        save_checkpoint(tmp_path / "other.pt", tmdeploy.patch(model, "tome", r=4))
+    model.blocks[1].mlp.act = nn.GELU()
+    model.blocks[1].mlp.forward = lambda x: x
+    with pytest.raises(UsageError, match="a checkpoint cannot describe this VisionTransformer"):
+        save_checkpoint(tmp_path / "other.pt", model)
+
+
 def test_every_command_takes_the_file(timm: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     from PIL import Image
 
