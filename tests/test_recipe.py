@@ -8,7 +8,8 @@ DEIT = {"depth": 12, "tokens": 197, "prefix": 1}
 
 def test_defaults_are_the_methods_own():
     assert make_recipe("tome", **DEIT).amounts == (13,) * 12
-    assert make_recipe("evit", **DEIT) == Recipe(method="evit", layers=(3, 6, 9), amounts=(138, 98, 70))
+    evit = Recipe(method="evit", options={"score": "cls"}, layers=(3, 6, 9), amounts=(138, 98, 70))
+    assert make_recipe("evit", **DEIT) == evit
     assert make_recipe("topk", **DEIT).amounts == (138, 97, 68)
     assert make_recipe("none", **DEIT).amounts == ()
 
@@ -61,7 +62,7 @@ def test_default_layers_beyond_a_shallow_model_are_left_out():
         ("tome", {"options": {"speed": "1"}}, "has no option 'speed'. Its options: prop_attn, weight"),
         ("tome", {"options": {"prop_attn": "maybe"}}, "Choose true or false"),
         ("mstm", {"options": {"score": "luck"}}, "Choose one of: cls, cls_value, ats"),
-        ("evit", {"options": {"a": 1}}, "Its options: none"),
+        ("evit", {"options": {"a": 1}}, "Its options: score"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(method: str, arguments: dict, message: str):
@@ -70,7 +71,8 @@ def test_what_cannot_be_meant_is_refused(method: str, arguments: dict, message: 
 
 
 def test_options_are_kept_with_their_types():
-    assert make_recipe("tome", options={"prop_attn": "off"}, **DEIT).options == {"prop_attn": False, "weight": "size"}
+    options = {"prop_attn": False, "weight": "size", "pool": "size"}
+    assert make_recipe("tome", options={"prop_attn": "off"}, **DEIT).options == options
     recipe = make_recipe("mstm", options={"weight": "exp_sim"}, **DEIT)
     assert recipe.options["weight"] == "exp_sim"
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
