@@ -10,6 +10,7 @@ import resource
 import shutil
 import signal
 import tempfile
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -144,7 +145,10 @@ def _work(cases: Sequence[Case], sending: Connection) -> None:
         for number, case in enumerate(cases):
             folder = Path(root) / str(number)
             folder.mkdir()
-            outcome = run_here(case, folder)
+            try:
+                outcome = run_here(case, folder)
+            except Exception:  # the test's own fault, or a command that did not end by SystemExit
+                outcome = Outcome(case, -1, traceback.format_exc(), "an exception left the command")
             used = _peak_mib() - began
             if used > _MEMORY_MIB and not outcome.complaint:
                 outcome = Outcome(case, outcome.code, outcome.error, f"memory: {used:.0f} MiB")
