@@ -9,8 +9,10 @@ import onnxruntime
 import torch
 from hypothesis import strategies as st
 
+_RUNTIME = tuple(map(int, onnxruntime.__version__.split(".")[:2]))
 # Counting bodies are for engines; before 1.26 ONNX Runtime makes something of theirs that it has no kernel for.
-COUNTING = st.booleans() if tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= (1, 26) else st.just(False)
+COUNTING = st.booleans() if _RUNTIME >= (1, 26) else st.just(False)
+OPSETS = st.sampled_from([18, 20, 23] if _RUNTIME >= (1, 23) else [18, 20, 21])
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tests.ops import oracle
 from tests.ops.onnx_op import run_op
-from tests.ops.strategies import COUNTING, Case, cases
+from tests.ops.strategies import COUNTING, OPSETS, Case, cases
 from tmdeploy.ops.bodies import function_body
 from tmdeploy.ops.reference import token_match, token_reduce
 from tmdeploy.schedule import r_limit
@@ -31,7 +31,7 @@ def test_reference_equals_the_oracle(case: Case, share: float, order: str):
     case=cases(dtypes=(torch.float32, torch.float16)),
     share=st.floats(0, 1),
     order=st.sampled_from(["tome", "tome_unsorted"]),
-    opset=st.sampled_from([18, 20, 23]),
+    opset=OPSETS,
     counting=COUNTING,
 )
 def test_onnx_bodies_equal_the_reference_bit_for_bit(case: Case, share: float, order: str, opset: int, counting: bool):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tests.ops import oracle
 from tests.ops.onnx_op import run_op
-from tests.ops.strategies import Case, cases
+from tests.ops.strategies import OPSETS, Case, cases
 from tmdeploy.ops.reference import token_match, token_reduce, token_select
 from tmdeploy.ops.reference.token_reduce import MODES
 from tmdeploy.schedule import r_limit
@@ -56,7 +56,7 @@ def test_reference_equals_the_oracle(case: Case, share: float, kind: str, mode: 
     share=st.floats(0, 1),
     kind=st.sampled_from(["match", "drop", "fuse"]),
     mode=st.sampled_from(MODES),
-    opset=st.sampled_from([18, 20, 23]),
+    opset=OPSETS,
 )
 def test_onnx_body_equals_the_reference(case: Case, share: float, kind: str, mode: str, opset: int):
     plan, index = _plan(case, share, kind)

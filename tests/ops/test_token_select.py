@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tests.ops import oracle
 from tests.ops.onnx_op import run_op
-from tests.ops.strategies import COUNTING, Case, cases
+from tests.ops.strategies import COUNTING, OPSETS, Case, cases
 from tmdeploy.ops.reference import token_reduce, token_select
 
 LEFTOVERS = st.sampled_from(["drop", "fuse", "nearest"])
@@ -40,7 +40,7 @@ def test_reference_equals_the_oracle(case: Case, share: float, leftover: str, or
     share=st.floats(0, 1),
     leftover=LEFTOVERS,
     order=ORDERS,
-    opset=st.sampled_from([18, 20, 23]),
+    opset=OPSETS,
     counting=COUNTING,
 )
 def test_onnx_bodies_equal_the_reference_bit_for_bit(
