@@ -154,7 +154,7 @@ def _pair(self: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
         (_unnormed, "does not attend to its tokens, or to norm1 of them"),
         (_pair, "returns a tuple"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", None),
 )
 def test_blocks_with_other_code(forward: object, reason: str):
     model = tiny_vit()
