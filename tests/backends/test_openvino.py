@@ -261,3 +261,13 @@ def test_doctor_tries_the_extension(extension: Path, tmp_path: Path, monkeypatch
     assert not state.works
     assert "file too short" in state.detail
     assert state.remedy == native.BUILD_COMMAND
+
+
+def test_an_input_of_strings_is_refused_before_openvino_ends_the_process(tmp_path: Path):
+    strings = onnx.helper.make_tensor_value_info("images", onnx.TensorProto.STRING, ["batch", 3, 8, 8])
+    result = onnx.helper.make_tensor_value_info("same", onnx.TensorProto.STRING, ["batch", 3, 8, 8])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["images"], ["same"])], "g", [strings], [result])
+    path = tmp_path / "strings.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10), path)
+    with pytest.raises(ArtifactError, match="for images.*whose input is of numbers"):
+        open_runner(path, backend="openvino")

@@ -157,7 +157,12 @@ class OpenvinoRunner:
                 remedy="Give a model with a single 4-dimensional image input",
             )
         shape = tuple(None if side.is_dynamic else side.get_length() for side in inputs[0].partial_shape)
-        return inputs[0].any_name, np.dtype(inputs[0].get_element_type().to_dtype()), shape
+        dtype = np.dtype(inputs[0].get_element_type().to_dtype())
+        if dtype.kind not in "fiu":  # given images for strings, OpenVINO (2026.4) ends the process
+            raise ArtifactError(
+                f"takes {dtype.name} for images", path=self.path, remedy="Give a model whose input is of numbers"
+            )
+        return inputs[0].any_name, dtype, shape
 
     def _run(
         self, images: NDArray[np.generic], schedule: Sequence[int] | None, *, traced: bool
