@@ -213,7 +213,6 @@ def test_python_takes_numbers_and_paths_as_text(tmp_path: Path):
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"r": "33"}, UsageError, "r is 33 in block 0, but 64 patch tokens allow at most 32"),
         ({"r": "-1"}, UsageError, "cannot be negative"),
         ({"method": "toem"}, UsageError, "Did you mean 'tome'"),
         ({"opset": 17}, UsageError, "--opset 17: supported are 18 to 23"),
