@@ -19,6 +19,7 @@ from pathlib import Path
 
 from tests.fuzz.cases import Case
 from tests.fuzz.mutators import BYTES, MEANING
+from tmdeploy.errors import TimeLimitReached
 
 CORPUS = Path(__file__).parent / "corpus"
 UNBROKEN = "not at all"
@@ -128,7 +129,8 @@ def run_all(cases: Sequence[Case]) -> Iterator[Outcome]:
             process.join()
             code = process.exitcode or 0
             why = "it never ended" if code == -signal.SIGKILL else f"the process was ended by {code}"
-            yield Outcome(waiting[done], code, "", why)
+            # --timeout ends a process whose library does not stop when it is asked to
+            yield Outcome(waiting[done], code, "", "" if code == TimeLimitReached.exit_code else why)
             done += 1
         process.join()
         receiving.close()
