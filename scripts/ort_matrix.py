@@ -135,7 +135,9 @@ def in_version(version: str, package: Path | None, folder: Path) -> list[dict[st
     for row in rows:
         row["version"] = version
         too_new = _numbers(oldest_runtime(row["opset"])) > _numbers(version)
-        row["result"] = "ok" if row["why"] is None else "too new" if too_new and "opset" in row["why"] else "failed"
+        row["result"] = (
+            "ok" if row["why"] is None else "too new" if too_new and "opset" in row["why"].lower() else "failed"
+        )
     return rows
 
 
