@@ -1,6 +1,7 @@
 """Engines that will not run here: each mismatch says what the engine wants, what is here, and what to do."""
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -77,6 +78,22 @@ def _damaged_sidecar(folder: Path) -> Path:
     return path
 
 
+def _endless_shape(folder: Path) -> Path:
+    path = engine_file(folder, rtx_bytes())
+    record = json.loads(sidecar_path(path).read_text())
+    record["inputs"][0]["shape"] = [10**30, 3, 224, 224]
+    sidecar_path(path).write_text(json.dumps(record))
+    return path
+
+
+def _endless_batch(folder: Path) -> Path:
+    path = engine_file(folder, rtx_bytes())
+    record = json.loads(sidecar_path(path).read_text())
+    record["profiles"][0]["max"] = 2**31
+    sidecar_path(path).write_text(json.dumps(record))
+    return path
+
+
 def _other_engine(folder: Path) -> Path:
     path = engine_file(folder, full_bytes())
     path.write_bytes(rtx_bytes(400))
@@ -107,6 +124,8 @@ def _flipped_bit(folder: Path) -> Path:
         (_cut_full, r"is truncated: 254 bytes are here, tiny\.plan\.json says 304\..*build tiny\.onnx -o \S*tiny\.pl"),
         (_no_sidecar, r"has no sidecar 'tiny\.plan\.json' beside it.* Copy it from where .*tmdeploy build MODEL\.onnx"),
         (_damaged_sidecar, r"is no sidecar that this version can read \(.*Field required\)"),
+        (_endless_shape, r"is no sidecar that this version can read \(inputs\.0\.shape\.0: "),
+        (_endless_batch, r"is no sidecar that this version can read \(profiles\.0\.max: "),
         (_other_engine, r"is not the engine that .* describes \(it is of TensorRT-RTX, not TensorRT\)"),
         (_other_version_of_it, r"describes \(it is of version 1\.5\.0\.99, not 1\.7\.1\.116\)"),
         (_flipped_bit, r"describes \(its checksum is another\)\. Copy both files together, or build again"),

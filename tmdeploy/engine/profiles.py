@@ -25,9 +25,9 @@ class BatchRange(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    min: int = Field(ge=1)
-    opt: int = Field(ge=1)
-    max: int = Field(ge=1)
+    min: int = Field(ge=1, le=_MOST)
+    opt: int = Field(ge=1, le=_MOST)
+    max: int = Field(ge=1, le=_MOST)
 
     @property
     def static(self) -> bool:

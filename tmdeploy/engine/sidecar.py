@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from enum import Enum
 from pathlib import Path, PurePath
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -43,7 +43,7 @@ class Tensor(_Frozen):
 
     name: str
     type: str
-    shape: tuple[int, ...]
+    shape: tuple[Annotated[int, Field(ge=-1, lt=2**31)], ...] = Field(max_length=8))
     shape_input: bool = Field(default=False, description="its values are shapes, read on the host")
 
 
