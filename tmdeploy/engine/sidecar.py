@@ -43,7 +43,7 @@ class Tensor(_Frozen):
 
     name: str
     type: str
-    shape: tuple[Annotated[int, Field(ge=-1, lt=2**31)], ...] = Field(max_length=8))
+    shape: tuple[Annotated[int, Field(ge=-1, lt=2**31)], ...] = Field(max_length=8)
     shape_input: bool = Field(default=False, description="its values are shapes, read on the host")
 
 
