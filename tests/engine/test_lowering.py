@@ -90,3 +90,12 @@ def test_no_float64_is_left(exported: Exported):
     kinds = {value.type.tensor_type.elem_type for value in inferred.graph.value_info}
     assert TensorProto.FLOAT in kinds
     assert TensorProto.DOUBLE not in kinds
+
+
+def test_a_prefix_that_no_model_has_is_not_written_out(exported: Exported):
+    """A body lists the prefix slots, so 2**40 of them would take all memory; the file's own body is taken instead."""
+    model, _ = load_source(exported("tome"))
+    wanted = len(inline_ops(model).graph.node)
+    node = next(node for node in model.graph.node if node.op_type == "TokenMatch")
+    next(entry for entry in node.attribute if entry.name == "num_prefix").i = 2**40
+    assert abs(len(inline_ops(model).graph.node) - wanted) < 50

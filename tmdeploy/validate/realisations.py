@@ -24,6 +24,7 @@ from tmdeploy.metadata import ArtifactMetadata
 from tmdeploy.onnx_file import read_onnx
 from tmdeploy.ops import DOMAIN, VERSION
 from tmdeploy.ops.bodies import MAX_OPSET, MIN_OPSET, function_body
+from tmdeploy.ops.bodies.attributes import MAX_PREFIX
 from tmdeploy.validate.op_inputs import Feeds, op_inputs
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ _OUTPUTS = {
     "TokenReduce": ("y", "wsum"),
 }
 _EXACT = {"map", "index", "count"}
-_MOST_PREFIX = 1024  # more is no model's, and would be written out in a body
 _FLOAT_RTOL = 1e-6  # of similarities and sizes, which are float32 whatever the model's precision
 
 
@@ -64,7 +64,7 @@ class OpCall:
     def plausible(self) -> bool:
         """Whether a body for these attributes is of a sensible size."""
         prefix = dict(self.attributes).get("num_prefix", 1)
-        return isinstance(prefix, int) and 0 <= prefix <= _MOST_PREFIX
+        return isinstance(prefix, int) and 0 <= prefix <= MAX_PREFIX
 
 
 @dataclass(frozen=True)

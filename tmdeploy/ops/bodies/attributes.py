@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Values = Mapping[str, int | float | str]
+MAX_PREFIX = 1024  # more is no model's, and would be written out in a body
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class MatchAttributes(_Attributes):
     deterministic: int = 1
 
     def __post_init__(self) -> None:
+        if not 0 <= self.num_prefix <= MAX_PREFIX:
+            raise ValueError(f"TokenMatch: num_prefix is {self.num_prefix}")
         if self.order not in {"tome", "tome_unsorted"}:
             raise ValueError(f"TokenMatch: unknown order '{self.order}'")
 
@@ -57,6 +60,8 @@ class SelectAttributes(_Attributes):
     deterministic: int = 1
 
     def __post_init__(self) -> None:
+        if not 0 <= self.num_prefix <= MAX_PREFIX:
+            raise ValueError(f"TokenSelect: num_prefix is {self.num_prefix}")
         if self.order not in {"score", "index"}:
             raise ValueError(f"TokenSelect: unknown order '{self.order}'")
         if self.leftover not in {"drop", "fuse", "nearest"}:
