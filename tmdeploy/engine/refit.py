@@ -6,6 +6,7 @@ same precision, same schedule, same lowering. Not run yet, for want of a GPU (do
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ class RefitRequest:
     @property
     def reads(self) -> list[Path]:
         """What must survive: the model, and the engine unless it is refitted in place."""
-        in_place = self.output.resolve() == self.engine.resolve()
+        in_place = os.path.realpath(self.output) == os.path.realpath(self.engine)
         return [self.model] if in_place else [self.model, *engine_files(self.engine).values()]
 
 
