@@ -50,7 +50,7 @@ def test_a_wrong_kernel_a_wrong_body_and_both(
     assert wrong_library != right_library
     wrong_file = _with_wrong_body(digits_onnx, tmp_path / "wrong.onnx")
 
-    kernels, bodies = "wrong kernels", "wrong function bodies"
+    kernels, bodies = "wrong kernels", "wrong bodies"
     for file, library, caught in (
         (right_file, right_library, set()),
         (right_file, wrong_library, {kernels}),

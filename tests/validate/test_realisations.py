@@ -144,7 +144,7 @@ def test_validate_names_the_function_and_the_node(wrong: Path, tmp_path: Path, c
     done = run(capsys, "validate", wrong, wrong, *options)
     assert done.code == 1
     said = " ".join((done.out + done.err).split())
-    assert "numeric: wrong function bodies" in said
+    assert "numeric: wrong bodies" in said
     assert "TokenMatch (node block0/TokenMatch): map differs on" in said
     assert "function bodies wrong" in said
 

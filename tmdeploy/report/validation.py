@@ -64,7 +64,7 @@ def proved_text(report: ValidationReport) -> str:
 
 def _levels(report: ValidationReport) -> Table:
     table = plain_table()
-    table.add_column("level")
+    table.add_column("level", no_wrap=True)
     table.add_column("check", no_wrap=True)
     for column in ("measured", "limit"):
         table.add_column(column, justify="right", no_wrap=True)

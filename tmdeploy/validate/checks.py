@@ -60,7 +60,7 @@ def _ops(realisations: Sequence[RealisationRow]) -> Iterator[Check]:
             what += f"; written otherwise than by this version: {', '.join(row.foreign)}"
         yield Check(
             level="numeric",
-            name=f"wrong {'kernels' if row.name == 'native' else 'function bodies'}",
+            name=f"wrong {'kernels' if row.name == 'native' else 'bodies'}",
             value=len(row.wrong),
             limit=0,
             option="-",
