@@ -99,11 +99,11 @@ def one_of(asked: Sequence[Asked]) -> Asked | None:
 
 def reducer(runner: Runner) -> Reducer:
     """An opened model."""
+    if runner.metadata is not None:
+        return described(runner.name, runner.metadata)
     from tmdeploy.models.arch import VitConfig
     from tmdeploy.validate.comparability import recipe_of
 
-    if runner.metadata is not None:
-        return described(runner.name, runner.metadata)
     config = getattr(runner, "config", None)  # of a checkpoint
     if not isinstance(config, VitConfig):
         return Reducer(runner.name, None, 0, 0, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import importlib
 import os
 import stat
 import warnings
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # as Pillow calls what these suffixes stand for
+_PLUGINS = ("Jpeg", "Png", "Bmp", "Gif", "WebP", "Tiff", "Ppm")
 # Pictures too, but of formats that are not read: said, rather than passed over.
 UNREAD = {".heic", ".heif", ".avif", ".jxl", ".jp2", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".psd", ".svg", ".eps"}
 MAX_PIXELS = 2**30 // 12  # Pillow's own limit, of an image as it is; here of what resizing makes of it, too
@@ -106,6 +108,8 @@ def opened_image(path: Path, spec: Preprocessing) -> Iterator[Image]:
     """
     from PIL import Image as Pillow
 
+    for plugin in _PLUGINS:  # Pillow would load those of all its formats to find one that is not loaded yet
+        importlib.import_module(f"PIL.{plugin}ImagePlugin")
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         os.scandir(path).close()  # says why it could not be searched
