@@ -1,6 +1,7 @@
 """Shared fixtures; hypothesis runs the same examples everywhere."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +15,10 @@ settings.register_profile(
     "tmdeploy", deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("tmdeploy")
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, which children inherit.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -75,14 +75,6 @@ tmdeploy_cli.main(*([] if sys.stdin.read() else [["doctor"]]))
 """
 
 
-@pytest.fixture(autouse=True)
-def _heard_by_children() -> Iterator[None]:
-    """A shell that starts the tests in the background has them ignore Ctrl-C, and children inherit that."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @contextlib.contextmanager
 def _blocked(*arguments: object) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-c", BLOCKED, *map(str, arguments)]
