@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import onnx
 import pytest
 
 from tests.cli.running import run
 from tests.conftest import EXAMPLES
 from tests.plugins import building
+from tests.validate.test_realisations import changed, merge_the_least_similar
 from tmdeploy.native import build
 from tmdeploy.native.library import LIBRARY_VARIABLE
 
@@ -28,17 +28,6 @@ def _wrong_sources(folder: Path) -> Path:
     return sources
 
 
-def _with_wrong_body(path: Path, output: Path) -> Path:
-    """The least similar tokens are merged."""
-    model = onnx.load(path)
-    body = next(function for function in model.functions if function.name == "TokenMatch")
-    node = next(node for node in body.node if node.op_type == "TopK")
-    del node.attribute[:]
-    node.attribute.extend([onnx.helper.make_attribute("axis", 1), onnx.helper.make_attribute("largest", 0)])
-    onnx.save(model, output)
-    return output
-
-
 def test_a_wrong_kernel_a_wrong_body_and_both(
     digits_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -48,7 +37,7 @@ def test_a_wrong_kernel_a_wrong_body_and_both(
         monkeypatch.setattr(module, "plugin_sources", lambda: sources)
     wrong_library = building.built_ort()
     assert wrong_library != right_library
-    wrong_file = _with_wrong_body(digits_onnx, tmp_path / "wrong.onnx")
+    wrong_file = changed(digits_onnx, tmp_path / "wrong.onnx", merge_the_least_similar)
 
     kernels, bodies = "wrong kernels", "wrong bodies"
     for file, library, caught in (

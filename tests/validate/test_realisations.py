@@ -63,7 +63,7 @@ def test_what_is_expected_is_what_the_reference_computes(op: str, attributes: di
                 np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-5)
 
 
-def _changed(path: Path, output: Path, change: Callable[[onnx.ModelProto], None]) -> Path:
+def changed(path: Path, output: Path, change: Callable[[onnx.ModelProto], None]) -> Path:
     model = onnx.load(path)
     change(model)
     onnx.save(model, output)
@@ -74,7 +74,7 @@ def _function(model: onnx.ModelProto, name: str) -> onnx.FunctionProto:
     return next(function for function in model.functions if function.name == name)
 
 
-def _merge_the_least_similar(model: onnx.ModelProto) -> None:
+def merge_the_least_similar(model: onnx.ModelProto) -> None:
     node = next(node for node in _function(model, "TokenMatch").node if node.op_type == "TopK")
     kept = [entry for entry in node.attribute if entry.name != "largest"]
     del node.attribute[:]
@@ -117,7 +117,7 @@ def _with_functions(path: Path, other: Path) -> bytes:
 
 @pytest.fixture(scope="module")
 def wrong(digits_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _changed(digits_onnx, tmp_path_factory.mktemp("wrong") / "wrong.onnx", _merge_the_least_similar)
+    return changed(digits_onnx, tmp_path_factory.mktemp("wrong") / "wrong.onnx", merge_the_least_similar)
 
 
 def test_the_exporters_own_file_is_right(digits_onnx: Path):
@@ -152,7 +152,7 @@ def test_validate_names_the_function_and_the_node(wrong: Path, tmp_path: Path, c
 def test_a_body_that_others_wrote_passes_if_it_computes_the_same(
     digits_onnx: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    theirs = _changed(digits_onnx, tmp_path / "theirs.onnx", _other_names)
+    theirs = changed(digits_onnx, tmp_path / "theirs.onnx", _other_names)
     report = tmp_path / "report.json"
     done = run(capsys, "validate", digits_onnx, theirs, "--data", DIGITS, "--limit", 4, "--batch", 4, "--json", report)
     assert done.code == 0, done.out
@@ -165,7 +165,7 @@ def test_a_body_that_others_wrote_passes_if_it_computes_the_same(
 
 
 def test_weights_that_a_body_forgets(digits_onnx: Path, tmp_path: Path):
-    path = _changed(digits_onnx, tmp_path / "forgets.onnx", _forget_the_weights)
+    path = changed(digits_onnx, tmp_path / "forgets.onnx", _forget_the_weights)
     (bodies,) = prove_ops(open_runner(path), 1e-5)
     (line,) = bodies.wrong
     assert line.startswith("TokenReduce (node block0/TokenReduce): y differs on")
@@ -219,7 +219,7 @@ def test_absurd_attributes_are_named(digits_onnx: Path, tmp_path: Path, monkeypa
             if node.op_type == "TokenMatch":
                 next(entry for entry in node.attribute if entry.name == "num_prefix").i = 2**40
 
-    path = _changed(digits_onnx, tmp_path / "absurd.onnx", absurd)
+    path = changed(digits_onnx, tmp_path / "absurd.onnx", absurd)
     (bodies,) = prove_ops(open_runner(path), 1e-5)
     assert bodies.wrong == ("TokenMatch (node block0/TokenMatch): num_prefix is 1099511627776",)
 
