@@ -8,7 +8,7 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tmdeploy.errors import EnvironmentMissing, ExportError, UsageError
 from tmdeploy.lazy import require
 from tmdeploy.models.arch import VitConfig
-from tmdeploy.models.checkpoint import LoadedCheckpoint
+from tmdeploy.models.checkpoint import LoadedCheckpoint, misfit
 
 Builder = Callable[[], object]
 Originals = Callable[[], Mapping[str, Tensor]]
@@ -243,11 +243,11 @@ def _give_weights(module: nn.Module, loaded: LoadedCheckpoint, name: str, origin
     misfits = []
     for weights in _weights(loaded, originals):
         named = _with_prefix(weights, expected)
-        misfit = _misfit(expected, {key: tuple(tensor.shape) for key, tensor in named.items()})
-        if not misfit:
+        problem = misfit(expected, {key: tuple(tensor.shape) for key, tensor in named.items()})
+        if problem is None:
             module.load_state_dict(named, strict=True)
             return
-        misfits.append(misfit)
+        misfits.append(problem)
     raise ExportError(
         f"--against {name}: the checkpoint's weights do not fit the module: {misfits[0]}",
         path=loaded.path,
@@ -267,22 +267,6 @@ def _with_prefix(weights: Mapping[str, Tensor], expected: Mapping[str, object]) 
     found = [key for key in expected if key.endswith(f".{anchor}")]
     prefix = found[0].removesuffix(anchor) if len(found) == 1 else ""
     return {prefix + key: tensor for key, tensor in weights.items()}
-
-
-def _misfit(expected: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]) -> str:
-    missing = [key for key in expected if key not in given]
-    unexpected = [key for key in given if key not in expected]
-    reshaped = [
-        f"{key} {list(given[key])} for {list(expected[key])}"
-        for key in expected
-        if key in given and expected[key] != given[key]
-    ]
-    parts = (("missing", missing), ("unexpected", unexpected), ("mis-shaped", reshaped))
-    return "; ".join(f"{len(keys)} {what} ({_some(keys)})" for what, keys in parts if keys)
-
-
-def _some(keys: Sequence[str]) -> str:
-    return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
 
 
 def _as_reference(module: nn.Module) -> nn.Module:

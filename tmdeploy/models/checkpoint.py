@@ -144,7 +144,7 @@ def build_model(loaded: LoadedCheckpoint) -> VisionTransformer:
     model = _empty_model(loaded.config)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     given = {name: tuple(tensor.shape) for name, tensor in loaded.state_dict.items()}
-    problem = _misfit(expected, given)
+    problem = misfit(expected, given)
     if problem is not None:
         extra = [name for name in given if name not in expected]
         remedy = "Name the right architecture with --arch, or save the whole state_dict of a timm-style ViT"
@@ -274,7 +274,8 @@ def _may_be_ignored(name: str) -> bool:
     return name.partition(".")[0] not in _PARTS
 
 
-def _misfit(expected: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]) -> str | None:
+def misfit(expected: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]) -> str | None:
+    """What keeps weights of the shapes `given` from being those `expected`, by name; None if nothing does."""
     missing = [name for name in expected if name not in given]
     unexpected = [name for name in given if name not in expected]
     reshaped = [
