@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from setuptools import build_meta, setup
+from setuptools import build_meta, find_packages, setup
 from setuptools.build_meta import *  # noqa: F403 - the hooks of a backend
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
@@ -58,4 +58,8 @@ class Wheel(bdist_wheel):
 if __name__ == "__main__":
     # Elsewhere, and new each time: what an earlier build left in build/ would get into this wheel.
     with tempfile.TemporaryDirectory(prefix="tmdeploy-wheel-") as scratch:
-        setup(cmdclass={"build_py": BuildPy, "bdist_wheel": Wheel}, options={"build": {"build_base": scratch}})
+        setup(
+            packages=[*find_packages(include=("tmdeploy", "tmdeploy.*")), "tmdeploy_cli"],
+            cmdclass={"build_py": BuildPy, "bdist_wheel": Wheel},
+            options={"build": {"build_base": scratch}},
+        )

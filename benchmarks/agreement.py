@@ -20,10 +20,10 @@ from deit_s import make_checkpoint
 from rich.console import Console
 from rich.table import Table
 
+from tmdeploy.backends.pairing import open_pair, sample_source
 from tmdeploy.export import ExportRequest, export_checkpoint
-from tmdeploy.pairing import open_pair, sample_source
+from tmdeploy.report.schemas.validation import ValidationReport
 from tmdeploy.validate import validate
-from tmdeploy.validate.report import ValidationReport
 
 # method: runtime values, each for every step: the smallest, the usual, the largest that is legal (197 tokens)
 SCHEDULES = {

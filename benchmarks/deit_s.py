@@ -15,7 +15,7 @@ def make_checkpoint(path: Path, seed: int = 0) -> Path:
     """Write a plain state_dict with DeiT's names (`{"model": ...}`, 22 M parameters, float32) and return its path."""
     import torch
 
-    from tmdeploy.models.arch import named_config
+    from tmdeploy.card.arch import named_config
     from tmdeploy.models.vit import VisionTransformer
 
     torch.manual_seed(seed)

@@ -20,7 +20,7 @@ from rich.console import Console
 from tmdeploy.bench.run import bench
 from tmdeploy.bench.timing import Protocol
 from tmdeploy.export import ExportRequest, export_checkpoint
-from tmdeploy.report.bench import print_bench
+from tmdeploy.report.tables.bench import print_bench
 
 
 def main(

@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 import onnx
 
-from tmdeploy.backends.onnxruntime import OnnxRuntimeRunner
-from tmdeploy.environment import cpu_name, usable_cores
+from tmdeploy.backends.onnxruntime.runner import OnnxRuntimeRunner
+from tmdeploy.card.metadata import METADATA_KEY, ArtifactMetadata, parse
 from tmdeploy.graph.twins import make_twin
-from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, parse
 from tmdeploy.native.library import ort_library
 from tmdeploy.ops import DOMAIN
+from tmdeploy.system.machine import cpu_name, usable_cores
 
 WARM_UP = 5
 OPS = ("TokenMatch", "TokenSelect", "TokenReduce")

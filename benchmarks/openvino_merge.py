@@ -23,10 +23,10 @@ import onnx
 from native_ops import export_deit_small, images_of
 
 from tmdeploy.backends.openvino import PRECISIONS, OpenvinoRunner
-from tmdeploy.environment import cpu_name, package_version, usable_cores
+from tmdeploy.card.metadata import METADATA_KEY, parse
 from tmdeploy.graph.twins import make_twin
-from tmdeploy.metadata import METADATA_KEY, parse
 from tmdeploy.native.openvino import BUILD_COMMAND, openvino_library
+from tmdeploy.system.machine import cpu_name, package_version, usable_cores
 
 WARM_UP = 3
 

@@ -25,7 +25,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tmdeploy.environment import cpu_name, package_version, usable_cores
+from tmdeploy.system.machine import cpu_name, package_version, usable_cores
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 KEPT, SOURCE = ("attention",), ("attention", "metric-source")
@@ -195,10 +195,10 @@ def kernels(json_file: JsonOption = None) -> None:
     """Kernels of TensorRT-RTX engines, built on this machine's CPU and not run."""
     from deit_s import make_checkpoint
 
-    from tmdeploy.engine.build import build_engine
-    from tmdeploy.engine.profiles import parse_batch
-    from tmdeploy.engine.request import BuildRequest
     from tmdeploy.quantize import QuantizeRequest, quantize
+    from tmdeploy.tensorrt.build.request import BuildRequest
+    from tmdeploy.tensorrt.build.run import build_engine
+    from tmdeploy.tensorrt.record.profiles import parse_batch
 
     rows = []
     with tempfile.TemporaryDirectory() as name:
@@ -222,7 +222,7 @@ def kernels(json_file: JsonOption = None) -> None:
             request = BuildRequest(
                 source,
                 folder / "engine.plan",
-                flavour="rtx",
+                flavor="rtx",
                 precision=precision,
                 profiles=(parse_batch(batch),),
                 target_sm=(gpu,) if gpu else (),
@@ -254,8 +254,8 @@ def _ratios(method: str, names: list[str], arms: Any) -> list[dict[str, object]]
 def _write_pictures(folder: Path, count: int) -> None:
     from PIL import Image
 
-    from tmdeploy.images import random_images
-    from tmdeploy.metadata import Preprocessing
+    from tmdeploy.card.metadata import Preprocessing
+    from tmdeploy.data.images import random_images
 
     folder.mkdir()
     for number, pixels in enumerate(random_images(count, Preprocessing(image_size=(256, 256)), in_graph=True)):

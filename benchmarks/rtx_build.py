@@ -20,7 +20,7 @@ from pathlib import Path
 
 from deit_s import make_checkpoint
 
-from tmdeploy.environment import cpu_name, package_version, usable_cores
+from tmdeploy.system.machine import cpu_name, package_version, usable_cores
 
 METHODS = {"none": {}, "tome": {"r": "13"}, "evit": {"keep": "0.7"}, "mstm": {}, "topk": {"keep": "0.7"}}
 # precision, --profile, --schedule-range of a method that has one
@@ -90,10 +90,10 @@ def _export(checkpoint: Path, method: str, work: Path) -> Path:
 
 def _build(job: dict[str, object]) -> dict[str, object]:
     """In a process of its own."""
-    from tmdeploy.engine.build import build_engine
-    from tmdeploy.engine.profiles import parse_batch
-    from tmdeploy.engine.request import BuildRequest
-    from tmdeploy.engine.source import load_source
+    from tmdeploy.tensorrt.build.request import BuildRequest
+    from tmdeploy.tensorrt.build.run import build_engine
+    from tmdeploy.tensorrt.build.source import load_source
+    from tmdeploy.tensorrt.record.profiles import parse_batch
 
     model = Path(str(job["model"]))
     metadata = load_source(model)[1]
@@ -102,7 +102,7 @@ def _build(job: dict[str, object]) -> dict[str, object]:
     request = BuildRequest(
         model,
         model.with_suffix(".plan"),
-        flavour="rtx",
+        flavor="rtx",
         precision=str(job["precision"]),
         profiles=(parse_batch(str(job["profile"])),),
         schedule=ranged,

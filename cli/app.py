@@ -20,9 +20,9 @@ import typer.core
 import typer.models
 
 import tmdeploy
-from tmdeploy.boundary import set_time_limit
 from tmdeploy.errors import TmdeployError
 from tmdeploy.report.text import never_fail_to_print, printable
+from tmdeploy.system.boundary import set_time_limit
 
 from .console import complain, settings
 from .signals import received

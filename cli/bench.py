@@ -111,7 +111,7 @@ def bench(
     from tmdeploy.bench.run import bench as run
     from tmdeploy.bench.timing import Protocol
     from tmdeploy.errors import CheckFailed, UsageError
-    from tmdeploy.report.bench import print_bench
+    from tmdeploy.report.tables.bench import print_bench
 
     models = [*(model or ()), *(engine or ())]
     if not models:

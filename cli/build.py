@@ -15,7 +15,7 @@ from .console import JsonOption, Output, TrustOption, progress, settings, warn
 from .schedule_option import ExportKeepOption, ExportROption, ExportScheduleOption
 
 if TYPE_CHECKING:
-    from tmdeploy.engine.profiles import BatchRange
+    from tmdeploy.tensorrt.record.profiles import BatchRange
 
 Text = str | None
 _EXPORT = "Export of a checkpoint"
@@ -105,13 +105,13 @@ def build(
     tmdeploy build deit_s.onnx -o deit_s.plan --precision fp16 --schedule-range 0:13:16
     """
     from tmdeploy.backends import backend_for
-    from tmdeploy.engine.build import build_engine
-    from tmdeploy.engine.precision import parse_keep
-    from tmdeploy.engine.profiles import parse_batch
-    from tmdeploy.engine.request import BuildRequest
-    from tmdeploy.engine.sidecar import Options, engine_files
     from tmdeploy.errors import UsageError
-    from tmdeploy.report.engine import build_document, engine_table
+    from tmdeploy.graph.precision import parse_keep
+    from tmdeploy.report.tables.engine import build_document, engine_table
+    from tmdeploy.tensorrt.build.request import BuildRequest
+    from tmdeploy.tensorrt.build.run import build_engine
+    from tmdeploy.tensorrt.record.profiles import parse_batch
+    from tmdeploy.tensorrt.record.sidecar import Options, engine_files
 
     limits = (min_batch, opt_batch, max_batch)
     if profile and any(limit is not None for limit in limits):
@@ -133,7 +133,7 @@ def build(
     request = BuildRequest(
         model=source,
         output=engine,
-        flavour=flavor,
+        flavor=flavor,
         precision=precision,
         keep_fp32=parse_keep(keep_fp32),
         profiles=profiles,
@@ -162,7 +162,7 @@ def build(
 
 
 def _batch_range(low: int | None, best: int | None, high: int | None) -> BatchRange:
-    from tmdeploy.engine.profiles import parse_batch
+    from tmdeploy.tensorrt.record.profiles import parse_batch
 
     low = 1 if low is None else low
     high = max(32, low, best or 0) if high is None else high

@@ -78,7 +78,7 @@ class Output:
         self._target = json_target
         outputs = {**(writes or {}), "--json": None if json_target in {None, "-"} else Path(str(json_target))}
         if any(target is not None for target in outputs.values()):
-            from tmdeploy.files import check_outputs
+            from tmdeploy.system.files import check_outputs
 
             check_outputs(outputs, _files_read(list(reads), outputs.values()))
 
@@ -103,7 +103,7 @@ class Output:
             utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
             sys.stdout.write(json_text(document, ascii_only=not utf8))
             return
-        from tmdeploy.files import write_text
+        from tmdeploy.system.files import write_text
 
         write_text(Path(self._target), json_text(document), option="--json")
 
@@ -112,11 +112,11 @@ def _files_read(sources: Sequence[str | Path], outputs: Iterable[Path | None]) -
     """The files of these sources; of folders and globs only those that are outputs too."""
     if not sources:
         return []
-    from tmdeploy.images import is_among
+    from tmdeploy.data.images import is_among
 
     found: list[str | Path] = [target for target in outputs if target is not None and is_among(target, sources)]
     for engine in (Path(source) for source in sources if Path(source).suffix in {".plan", ".engine"}):
-        from tmdeploy.engine.sidecar import engine_files
+        from tmdeploy.tensorrt.record.sidecar import engine_files
 
         found += engine_files(engine).values()
     return [*(source for source in sources if Path(source).is_file()), *found]

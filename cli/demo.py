@@ -25,10 +25,10 @@ def demo(
     json: JsonOption = None,
 ) -> None:
     """Export, validate, bench and infer with a small trained checkpoint (digits, ToMe r=8). Trains nothing."""
-    from tmdeploy.ending import temporary_folder
     from tmdeploy.errors import DataError
-    from tmdeploy.files import make_folder
     from tmdeploy.report.text import styled
+    from tmdeploy.system.ending import temporary_folder
+    from tmdeploy.system.files import make_folder
 
     folder = examples or Path(__file__).resolve().parent.parent / "examples"
     checkpoint, images = folder / "digits_tome.pt", folder / "digits"

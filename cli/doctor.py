@@ -9,7 +9,7 @@ from .console import JsonOption, Output, progress
 
 def doctor(json: JsonOption = None) -> None:
     """Show what is installed, which backends work (each is really tried), and what to install for the others."""
-    from tmdeploy.environment import examine
+    from tmdeploy.doctor import examine
     from tmdeploy.errors import EnvironmentMissing
     from tmdeploy.report.listing import print_facts, print_states
 

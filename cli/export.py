@@ -92,7 +92,7 @@ def export(
     require("torch", purpose="exporting a checkpoint")
     require("onnxscript", purpose="exporting a checkpoint")
     from tmdeploy.export import ExportRequest, export_checkpoint
-    from tmdeploy.report.export import export_document, export_table
+    from tmdeploy.report.tables.export import export_document, export_table
 
     output = output or default_output(checkpoint)
     request = ExportRequest(

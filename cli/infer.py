@@ -56,12 +56,12 @@ def infer(
     tmdeploy infer deit_s.onnx photos/ --top-k 3
     """
     from tmdeploy.backends import backend_for, open_runner
+    from tmdeploy.data.images import find_images
+    from tmdeploy.data.labels import read_class_names
     from tmdeploy.errors import CheckFailed
-    from tmdeploy.files import write_text
-    from tmdeploy.images import find_images
     from tmdeploy.inference import classify
-    from tmdeploy.labels import read_class_names
-    from tmdeploy.report.predictions import predictions_csv, predictions_document, predictions_table
+    from tmdeploy.report.tables.predictions import predictions_csv, predictions_document, predictions_table
+    from tmdeploy.system.files import write_text
 
     paths = find_images(image)
     out = Output(json, reads=[model, *paths, *filter(None, [class_names])], writes={"--csv": csv})

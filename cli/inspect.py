@@ -33,7 +33,7 @@ from .schedule_option import (
 )
 
 if TYPE_CHECKING:
-    from tmdeploy.engine.inspection import TimesRequest
+    from tmdeploy.tensorrt.explain.document import TimesRequest
 
 _PROFILE = "With --profile"
 
@@ -69,7 +69,7 @@ def inspect(
     """
     from tmdeploy.backends import backend_for
     from tmdeploy.inspection import inspect_checkpoint, inspect_onnx
-    from tmdeploy.report.inspection import print_inspection
+    from tmdeploy.report.tables.inspection import print_inspection
 
     out = Output(json, reads=[model])
     kind = backend_for(model).name
@@ -102,8 +102,8 @@ def inspect(
 
 
 def _times(engine: Path, batch: int | None, asked: Asked | None, iterations: int | None) -> TimesRequest:
-    from tmdeploy.engine.inspection import TimesRequest
-    from tmdeploy.engine.sidecar import read_sidecar
+    from tmdeploy.tensorrt.explain.document import TimesRequest
+    from tmdeploy.tensorrt.record.sidecar import read_sidecar
 
     amounts = None
     if asked is not None:
@@ -117,10 +117,10 @@ def _times(engine: Path, batch: int | None, asked: Asked | None, iterations: int
 
 
 def _inspect_engine(engine: Path, out: Output, times: TimesRequest | None, *, full: bool) -> None:
-    from tmdeploy.engine.inspection import inspect_engine
-    from tmdeploy.report.engine import engine_table, step_table
-    from tmdeploy.report.layers import print_layers, print_times
+    from tmdeploy.report.tables.engine import engine_table, step_table
+    from tmdeploy.report.tables.layers import print_layers, print_times
     from tmdeploy.report.text import styled
+    from tmdeploy.tensorrt.explain.document import inspect_engine
 
     found = inspect_engine(engine, times)
     console = out.console

@@ -7,7 +7,7 @@ from .console import JsonOption, Output
 
 def methods(json: JsonOption = None) -> None:
     """List the reduction methods with their options and defaults."""
-    from tmdeploy.report.methods import methods_document, methods_table
+    from tmdeploy.report.tables.methods import methods_document, methods_table
 
     out = Output(json)
     out.console.print(methods_table())

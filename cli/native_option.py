@@ -27,7 +27,7 @@ NativeOption = Annotated[
 
 def _trust(trusted: bool) -> bool:
     if trusted:
-        from tmdeploy.engine.trust import trust_engines
+        from tmdeploy.tensorrt.run.trust import trust_engines
 
         trust_engines()
     return trusted

@@ -63,7 +63,7 @@ def quantize(
     from tmdeploy.quantize import QuantizeRequest
     from tmdeploy.quantize import quantize as run
     from tmdeploy.quantize.choice import DEFAULT_KEEP
-    from tmdeploy.report.quantize import print_quantization
+    from tmdeploy.report.tables.quantize import print_quantization
 
     if int8 == fp8:
         raise UsageError("--int8 and --fp8 exclude each other" if int8 else "no scheme", remedy="Give --int8 or --fp8")

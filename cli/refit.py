@@ -32,9 +32,9 @@ def refit(
 
     tmdeploy refit deit_s.plan deit_s.onnx -o deit_s.full.plan
     """
-    from tmdeploy.engine.refit import RefitRequest, refit_engine
-    from tmdeploy.engine.sidecar import engine_files
-    from tmdeploy.report.engine import build_document, engine_table
+    from tmdeploy.report.tables.engine import build_document, engine_table
+    from tmdeploy.tensorrt.build.refit import RefitRequest, refit_engine
+    from tmdeploy.tensorrt.record.sidecar import engine_files
 
     output = output or engine.with_name(f"{engine.stem}.full{engine.suffix}")
     request = RefitRequest(

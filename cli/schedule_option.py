@@ -13,8 +13,8 @@ from .console import warn
 
 if TYPE_CHECKING:
     from tmdeploy.backends import Runner
-    from tmdeploy.metadata import ArtifactMetadata
-    from tmdeploy.recipe import Recipe
+    from tmdeploy.card.metadata import ArtifactMetadata
+    from tmdeploy.card.recipe import Recipe
 
 Text = str | None
 Texts = list[str] | None
@@ -101,8 +101,8 @@ def reducer(runner: Runner) -> Reducer:
     """An opened model."""
     if runner.metadata is not None:
         return described(runner.name, runner.metadata)
-    from tmdeploy.models.arch import VitConfig
-    from tmdeploy.validate.comparability import recipe_of
+    from tmdeploy.backends.pairing import recipe_of
+    from tmdeploy.card.arch import VitConfig
 
     config = getattr(runner, "config", None)  # of a checkpoint
     if not isinstance(config, VitConfig):
@@ -112,8 +112,8 @@ def reducer(runner: Runner) -> Reducer:
 
 def described(name: str, metadata: ArtifactMetadata) -> Reducer:
     """A model by what its file says."""
-    from tmdeploy.models.facts import read_config
-    from tmdeploy.recipe import Recipe
+    from tmdeploy.card.facts import read_config
+    from tmdeploy.card.recipe import Recipe
 
     config = read_config(metadata.architecture)
     fixed = not metadata.runtime_schedule
@@ -126,7 +126,7 @@ def check_fits(asked: Asked, model: Reducer) -> None:
     Raises:
         UsageError: It reduces nothing, its schedule is fixed, or it counts otherwise (`--keep` for ToMe).
     """
-    from tmdeploy.recipe import check_option
+    from tmdeploy.card.recipe import check_option
 
     if model.recipe is None or not model.recipe.layers:
         raise UsageError(f"{model.name} reduces no tokens, so it takes no {asked.option}", remedy="Leave it out")

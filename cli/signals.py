@@ -81,7 +81,7 @@ def _stop(number: int, _: object) -> None:
 
 @contextlib.contextmanager
 def _watched() -> Iterator[None]:
-    from tmdeploy.ending import end_process  # here: it is late to import when the end has come
+    from tmdeploy.system.ending import end_process  # here: it is late to import when the end has come
 
     listening, written = socket.socketpair()
     written.setblocking(False)

@@ -9,7 +9,7 @@ import typer
 
 def _apply(seconds: float | None) -> float | None:
     if seconds is not None:
-        from tmdeploy.boundary import set_time_limit
+        from tmdeploy.system.boundary import set_time_limit
 
         set_time_limit(seconds)
     return seconds

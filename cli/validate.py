@@ -70,9 +70,9 @@ def validate(
     tmdeploy validate deit_small.pth deit_s.onnx --data photos/
     """
     from tmdeploy.backends.options import CheckpointOptions
+    from tmdeploy.backends.pairing import open_pair, sample_source
     from tmdeploy.errors import CheckFailed
-    from tmdeploy.pairing import open_pair, sample_source
-    from tmdeploy.report.validation import print_validation
+    from tmdeploy.report.tables.validation import print_validation
     from tmdeploy.validate import Limits
     from tmdeploy.validate import validate as run
 

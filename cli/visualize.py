@@ -59,9 +59,9 @@ def visualize(
     tmdeploy visualize deit_s.onnx photo.jpg -o groups.png
     """
     from tmdeploy.backends import backend_for, open_runner
+    from tmdeploy.data.images import ImageReader, find_images, nothing_readable
     from tmdeploy.errors import CheckFailed, UsageError
-    from tmdeploy.files import atomic_path, make_folder
-    from tmdeploy.images import ImageReader, find_images, nothing_readable
+    from tmdeploy.system.files import atomic_path, make_folder
     from tmdeploy.visualize import drawing_names
 
     paths = list(dict.fromkeys(find_images(image)))
@@ -135,10 +135,10 @@ def _sheet(
     import numpy as np
     from PIL import Image as Pillow
 
+    from tmdeploy.card.facts import ModelFacts, read_config
+    from tmdeploy.data.images import opened_image
+    from tmdeploy.data.preprocessing import resize_and_crop
     from tmdeploy.errors import UsageError
-    from tmdeploy.images import opened_image
-    from tmdeploy.models.facts import ModelFacts, read_config
-    from tmdeploy.preprocessing import resize_and_crop
     from tmdeploy.report.text import one_line
     from tmdeploy.visualize import compose, draw_groups, fused_slots, side_by_side
 

@@ -22,8 +22,8 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import tmdeploy
-from tmdeploy.metadata import Preprocessing
-from tmdeploy.models.arch import VitConfig
+from tmdeploy.card.arch import VitConfig
+from tmdeploy.card.metadata import Preprocessing
 from tmdeploy.models.checkpoint import save_checkpoint
 from tmdeploy.models.vit import VisionTransformer
 from tmdeploy.patching import reduction_of, unpatch

@@ -11,7 +11,7 @@ work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents --no-dereference -t "$work"
 if command -v nvcc >/dev/null; then
-    "$bin/python" scripts/build_ptx.py --output "$work/tmdeploy/tensorrt_plugin/ptx"
+    "$bin/python" scripts/build_ptx.py --output "$work/tmdeploy/tensorrt/plugin/ptx"
 else
     echo "build_wheel: no nvcc, so the wheel has no ahead-of-time TensorRT plugins" >&2
 fi

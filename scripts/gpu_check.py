@@ -79,12 +79,11 @@ def _kernels(arguments: argparse.Namespace, temporary: Path, tally: Tally) -> di
     """Build, check and time kernels and plugin."""
     from gpu.build import build, find
     from gpu.graph_checks import check_graphs
+    from gpu.kernel_library import KernelLibrary
     from gpu.planner_checks import check_planners
     from gpu.plugin_checks import check_plugin
     from gpu.reduce_checks import check_reduce
     from gpu.step_times import time_steps
-
-    from tests.plugins.cuda.kernel_library import KernelLibrary
 
     tensorrt = not (arguments.no_tensorrt or arguments.library)
     folder = arguments.build or temporary / "build"

@@ -45,7 +45,7 @@ def main() -> int:
 
     import onnxruntime
 
-    from tmdeploy.backends.ort_packages import OLDEST
+    from tmdeploy.backends.onnxruntime.packages import OLDEST
     from tmdeploy.native.library import ort_library
 
     versions = (arguments.versions or f"{OLDEST}.1,1.22.1,1.25.1,{onnxruntime.__version__}").split(",")
@@ -84,8 +84,8 @@ def export(method: str, opset: int, lowering: str, folder: Path) -> dict[str, An
 
     Two runs each: the default schedule, and nothing removed.
     """
+    from tmdeploy.backends.pairing import load_samples, open_pair
     from tmdeploy.export import ExportRequest, export_checkpoint
-    from tmdeploy.pairing import load_samples, open_pair
 
     path = folder / f"{method}-{opset}-{lowering}.onnx"
     checkpoint = EXAMPLES / "digits_tome.pt"
@@ -122,7 +122,7 @@ def package_of(version: str, packages: Path | None) -> Path:
 
 def in_version(version: str, package: Path | None, folder: Path) -> list[dict[str, Any]]:
     """All files in one version. A version that crashes stops everything."""
-    from tmdeploy.backends.ort_packages import oldest_runtime
+    from tmdeploy.backends.onnxruntime.packages import oldest_runtime
 
     environment = {**os.environ, **({} if package is None else {"PYTHONPATH": str(package)})}
     command = [sys.executable, __file__, "--child", str(folder)]

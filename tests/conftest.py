@@ -62,7 +62,7 @@ def digits_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """`exported("tome")`, `exported("tome", lowering="portable")`: the file, made once a worker, for reading only."""
-    from tests.engine.engines import export_tiny
+    from tests.tensorrt.engines import export_tiny
 
     made: dict[tuple[object, ...], Path] = {}
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tmdeploy.card.metadata import ArtifactMetadata, Preprocessing
+from tmdeploy.data.labels import classes_of
 from tmdeploy.errors import ArtifactError, DataError
 from tmdeploy.inference import classify
-from tmdeploy.labels import classes_of
-from tmdeploy.metadata import ArtifactMetadata, Preprocessing
 
 
 class _Runner:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tmdeploy import lazy
-from tmdeploy.engine.flavour import Flavour
 from tmdeploy.errors import EnvironmentMissing
 from tmdeploy.lazy import DISTRIBUTION, install_command
+from tmdeploy.tensorrt.sdk.flavor import Flavor
 
 ROOT = Path(__file__).parent.parent
 PROJECT = (ROOT / "pyproject.toml").read_text()
@@ -34,7 +34,7 @@ def test_the_name_is_the_one_of_the_project():
     assert re.search(r'^name = "([\w-]+)"$', PROJECT, re.MULTILINE)[1] == DISTRIBUTION
     assert DISTRIBUTION != "tmdeploy"  # another project on the package index
     assert {"export", "openvino", "tensorrt", "rtx", "dev"} <= set(EXTRAS)
-    assert set(lazy._EXTRA.values()) | {flavour.value for flavour in Flavour} <= set(EXTRAS)
+    assert set(lazy._EXTRA.values()) | {flavor.value for flavor in Flavor} <= set(EXTRAS)
 
 
 def test_no_text_names_another_distribution():

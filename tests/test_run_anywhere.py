@@ -13,8 +13,8 @@ import onnxruntime
 import pytest
 
 from tests.conftest import EXAMPLES
-from tmdeploy.backends.onnxruntime import OnnxRuntimeRunner
-from tmdeploy.images import ImageReader
+from tmdeploy.backends.onnxruntime.runner import OnnxRuntimeRunner
+from tmdeploy.data.images import ImageReader
 from tmdeploy.native.headers import find_ort_headers
 
 PAGE = Path(__file__).parent.parent / "docs" / "run-anywhere.md"

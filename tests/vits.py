@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from tmdeploy.models.arch import VitConfig
+from tmdeploy.card.arch import VitConfig
 from tmdeploy.models.vit import VisionTransformer
 
 TINY = VitConfig(image_size=(64, 64), patch_size=8, width=48, depth=4, heads=3, mlp_width=96, num_classes=10)

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tmdeploy.backends.base import Runner
+from tmdeploy.backends.pairing import classes_of
+from tmdeploy.data.images import ImageReader, nothing_readable
+from tmdeploy.data.labels import check_class_names, name_of
 from tmdeploy.errors import ArtifactError
-from tmdeploy.images import ImageReader, nothing_readable
-from tmdeploy.labels import check_class_names, classes_of, name_of
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tmdeploy.backends.ort_packages import oldest_runtime
+from tmdeploy.backends.onnxruntime.packages import oldest_runtime
+from tmdeploy.card.arch import VitConfig
+from tmdeploy.card.facts import AnyConfig, ModelFacts, read_config
+from tmdeploy.card.macs import model_macs
+from tmdeploy.card.metadata import ArtifactMetadata, Assumption, Preprocessing
+from tmdeploy.card.recipe import Recipe
 from tmdeploy.errors import ArtifactError, UsageError
-from tmdeploy.files import sha256
-from tmdeploy.macs import model_macs
-from tmdeploy.metadata import ArtifactMetadata, Assumption, Preprocessing
-from tmdeploy.models.arch import VitConfig
-from tmdeploy.models.facts import AnyConfig, ModelFacts, read_config
+from tmdeploy.graph.onnx_file import read_onnx, shape_of
 from tmdeploy.native.library import ort_library
-from tmdeploy.onnx_file import read_onnx, shape_of
 from tmdeploy.ops.bodies import MAX_OPSET, MIN_OPSET
-from tmdeploy.recipe import Recipe
+from tmdeploy.system.files import sha256
 
 if TYPE_CHECKING:
     import onnx

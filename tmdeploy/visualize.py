@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tmdeploy.backends.base import StepTrace
-from tmdeploy.images import told_apart
+from tmdeploy.data.images import told_apart
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -44,27 +44,27 @@ def preparation(work: Path) -> tuple[Step, ...]:
     )
 
 
-def engine_steps(work: Path, flavour: str, *, quick: bool) -> tuple[Step, ...]:
+def engine_steps(work: Path, flavor: str, *, quick: bool) -> tuple[Step, ...]:
     """Build, validate, inspect with layer times, and bench; of one TensorRT.
 
     Args:
         work: Folder with the files of `preparation`.
-        flavour: `rtx` or `tensorrt`.
+        flavor: `rtx` or `tensorrt`.
         quick: Fewer engines, shorter measurements.
     """
     steps = []
     for precision in ("fp16",) if quick else ("fp32", "fp16"):
-        plans = {name: str(work / f"{name}.{flavour}.{precision}.plan") for name in ("tome", "none")}
+        plans = {name: str(work / f"{name}.{flavor}.{precision}.plan") for name in ("tome", "none")}
         for name, plan in plans.items():
             ranged = ("--schedule-range", RANGE) if name == "tome" else ()
-            build = ("build", str(work / f"{name}.onnx"), "-o", plan, "--flavor", flavour, "--precision", precision)
-            title = f"{flavour} {precision} {name}"
+            build = ("build", str(work / f"{name}.onnx"), "-o", plan, "--flavor", flavor, "--precision", precision)
+            title = f"{flavor} {precision} {name}"
             steps.append(Step(f"build {title}", (*build, "--profile", "1:8:32", *ranged)))
             steps.append(Step(f"validate {title}", ("validate", str(work / f"{name}.onnx"), plan)))
             steps.append(Step(f"inspect {title}", ("inspect", plan, "--profile", "--batch", "8")))
         both = [part for plan in plans.values() for part in ("--engine", plan)]
         bench = ("bench", *both, str(work / "deit_s.pth"), "--device", "cuda", "--batch", "1,8,32")
-        steps.append(Step(f"bench {flavour} {precision}", (*bench, *(_QUICK if quick else _FULL))))
+        steps.append(Step(f"bench {flavor} {precision}", (*bench, *(_QUICK if quick else _FULL))))
     return tuple(steps)
 
 
@@ -94,8 +94,8 @@ def check_engines(work: Path, tally: Tally, *, quick: bool) -> list[dict[str, An
     records = [_run(step, work, tally) for step in preparation(work)]
     if any(record["rc"] for record in records[1:]):
         return records
-    for flavour in ("rtx", "tensorrt"):
-        records += _run_all(engine_steps(work, flavour, quick=quick), work, tally)
+    for flavor in ("rtx", "tensorrt"):
+        records += _run_all(engine_steps(work, flavor, quick=quick), work, tally)
     for backend in ("onnxruntime-cuda", "onnxruntime-tensorrt"):
         records += _run_all(provider_steps(work, backend, quick=quick), work, tally)
     return records

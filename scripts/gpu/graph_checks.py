@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tests.plugins.cuda.kernel_library import KernelLibrary
+from gpu.kernel_library import KernelLibrary
 from tmdeploy.ops.reference import token_match, token_reduce
 
 from .agreement import close, equal_plans

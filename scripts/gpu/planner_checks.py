@@ -7,7 +7,7 @@ import sys
 import torch
 from torch import Tensor
 
-from tests.plugins.cuda.kernel_library import DTYPES, LEFTOVERS, MATCH_ORDERS, SELECT_ORDERS, KernelLibrary
+from gpu.kernel_library import DTYPES, LEFTOVERS, MATCH_ORDERS, SELECT_ORDERS, KernelLibrary
 from tmdeploy.ops.reference import token_match, token_select
 
 from .agreement import equal_plans, metric_of

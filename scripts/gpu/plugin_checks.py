@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.plugins.cuda.plugin_case import HarnessError, run_case
+from gpu.plugin_case import HarnessError, run_case
 from tmdeploy.ops.reference import token_match, token_reduce, token_select
 
 from .agreement import close, equal_plans, metric_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tests.plugins.cuda.kernel_library import DTYPES, MODES, KernelLibrary
+from gpu.kernel_library import DTYPES, MODES, KernelLibrary
 from tmdeploy.ops.reference import token_match, token_reduce, token_select
 
 from .agreement import close, metric_of

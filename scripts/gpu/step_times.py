@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.plugins.cuda.kernel_library import KernelLibrary
+from gpu.kernel_library import KernelLibrary
 
 from .clock import bandwidth, microseconds
 from .cuda_graph import graph_of

@@ -16,17 +16,17 @@ from tests.export.exporting import save_tiny
 from tests.plugins.building import built_openvino
 from tests.vits import tiny_images, tiny_vit
 from tmdeploy.backends import Runner, backend_for, open_runner
-from tmdeploy.backends.onnxruntime import OnnxRuntimeRunner
+from tmdeploy.backends.onnxruntime.runner import OnnxRuntimeRunner
 from tmdeploy.backends.openvino import OpenvinoRunner
-from tmdeploy.environment import BackendState, examine
+from tmdeploy.backends.pairing import Samples
+from tmdeploy.card.metadata import METADATA_KEY
+from tmdeploy.doctor import BackendState, examine
 from tmdeploy.errors import ArtifactError, DataError, EnvironmentMissing, UsageError
 from tmdeploy.export import ExportRequest, export_checkpoint
 from tmdeploy.graph.inline import inline_bodies
-from tmdeploy.metadata import METADATA_KEY
 from tmdeploy.native import openvino as native
 from tmdeploy.native.library import REFUSAL_VARIABLE
 from tmdeploy.native.trust import write_checksum
-from tmdeploy.pairing import Samples
 from tmdeploy.validate import Limits, validate
 
 METHODS = ("tome", "evit", "topk", "mstm")

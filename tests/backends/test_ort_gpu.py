@@ -18,24 +18,24 @@ from tests.cli.running import run
 from tests.export.exporting import export_module
 from tests.vits import tiny_images, tiny_vit
 from tmdeploy.backends import backend_for, ort_gpu, ort_packages
-from tmdeploy.backends.onnxruntime import OnnxRuntimeRunner
-from tmdeploy.backends.onnxruntime_tensorrt import (
+from tmdeploy.backends.onnxruntime.gpu import CudaTarget, cuda_options
+from tmdeploy.backends.onnxruntime.packages import CUDA, TENSORRT
+from tmdeploy.backends.onnxruntime.placement import Placement
+from tmdeploy.backends.onnxruntime.runner import OnnxRuntimeRunner
+from tmdeploy.backends.onnxruntime.session import CPU, CpuTarget
+from tmdeploy.backends.onnxruntime.tensorrt import (
     TF32_VARIABLE,
     OnnxRuntimeTensorrtRunner,
     TensorrtTarget,
     engine_folder,
     tensorrt_options,
 )
-from tmdeploy.backends.ort_gpu import CudaTarget, cuda_options
-from tmdeploy.backends.ort_packages import CUDA, TENSORRT
-from tmdeploy.backends.ort_placement import Placement
-from tmdeploy.backends.ort_session import CPU, CpuTarget
-from tmdeploy.environment import examine
+from tmdeploy.backends.pairing import Samples
+from tmdeploy.card.metadata import METADATA_KEY
+from tmdeploy.doctor import examine
 from tmdeploy.errors import EnvironmentMissing, UsageError
-from tmdeploy.metadata import METADATA_KEY
 from tmdeploy.native.library import LIBRARY_VARIABLE, REFUSAL_VARIABLE
 from tmdeploy.native.trust import write_checksum
-from tmdeploy.pairing import Samples
 from tmdeploy.validate import validate
 
 IMAGES = tiny_images(3).numpy()

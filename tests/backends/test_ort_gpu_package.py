@@ -24,9 +24,9 @@ from tests.backends.ort_gpu_package import (
 from tests.export.exporting import export_module
 from tests.plugins.building import built, built_ort
 from tests.vits import tiny_images, tiny_vit
-from tmdeploy.backends.onnxruntime import OnnxRuntimeRunner
-from tmdeploy.backends.onnxruntime_tensorrt import tensorrt_options
-from tmdeploy.backends.ort_gpu import cuda_options
+from tmdeploy.backends.onnxruntime.gpu import cuda_options
+from tmdeploy.backends.onnxruntime.runner import OnnxRuntimeRunner
+from tmdeploy.backends.onnxruntime.tensorrt import tensorrt_options
 from tmdeploy.native.headers import find_ort_headers
 from tmdeploy.native.library import LIBRARY_VARIABLE, has_cuda_kernels
 from tmdeploy.ops import DOMAIN, VERSION
@@ -36,7 +36,7 @@ _DESCRIBE = """
 import json, sys
 from pathlib import Path
 from tmdeploy.backends import open_runner
-from tmdeploy.backends.ort_placement import Placement
+from tmdeploy.backends.onnxruntime.placement import Placement
 described = {}
 for path in sys.argv[1:]:
     runner = open_runner(Path(path), backend="onnxruntime-cuda")
@@ -259,9 +259,9 @@ def test_the_ops_compute_the_same_in_the_cuda_provider(package: Path, stand_ins:
 import sys
 import numpy as np
 from pathlib import Path
-from tmdeploy.backends.ort_gpu import CudaTarget
-from tmdeploy.backends.ort_placement import Placement
-from tmdeploy.backends.ort_session import CpuTarget, make_session
+from tmdeploy.backends.onnxruntime.gpu import CudaTarget
+from tmdeploy.backends.onnxruntime.placement import Placement
+from tmdeploy.backends.onnxruntime.session import CpuTarget, make_session
 folder = Path(sys.argv[1])
 feeds = dict(np.load(folder / "inputs.npz"))
 cpu, cuda = (make_session(folder / "step.onnx", path=folder, target=target) for target in (CpuTarget(), CudaTarget()))

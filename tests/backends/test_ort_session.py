@@ -12,7 +12,7 @@ from typing import TextIO
 import pytest
 
 from tmdeploy.backends import open_runner, ort_packages
-from tmdeploy.backends.ort_session import CPU, CpuTarget, make_session
+from tmdeploy.backends.onnxruntime.session import CPU, CpuTarget, make_session
 from tmdeploy.errors import ArtifactError
 
 

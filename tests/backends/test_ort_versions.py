@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import EXAMPLES
 from tests.fetching import unpacked_wheel
-from tmdeploy.backends.ort_packages import OLDEST, oldest_runtime
+from tmdeploy.backends.onnxruntime.packages import OLDEST, oldest_runtime
 
 ROOT = EXAMPLES.parent
 VERSIONS = (f"{OLDEST}.1", "1.22.1", "1.25.1")

@@ -8,7 +8,7 @@ import pytest
 from tmdeploy.bench.contender import EngineMode, engine_modes
 from tmdeploy.bench.gpu_doubts import gpu_doubts
 from tmdeploy.bench.gpu_times import spread
-from tmdeploy.bench.report import ArmRow, Clocks, GpuTimes
+from tmdeploy.report.schemas.bench import ArmRow, Clocks, GpuTimes
 
 
 def test_statistics_are_those_of_trtexec():

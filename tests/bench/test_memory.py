@@ -9,8 +9,8 @@ from tests.export.exporting import save_tiny
 from tests.vits import tiny_vit
 from tmdeploy.backends.options import CheckpointOptions
 from tmdeploy.bench.memory import Footprint, Job, footprint
+from tmdeploy.card.recipe import Recipe
 from tmdeploy.errors import ArtifactError
-from tmdeploy.recipe import Recipe
 
 
 def _save_linear(path: Path, megabytes: int) -> Path:

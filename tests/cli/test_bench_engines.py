@@ -18,14 +18,14 @@ import pytest
 
 from tests.cli.running import run
 from tests.conftest import EXAMPLES
-from tests.engine.engines import full_bytes, rtx_bytes
-from tests.engine.fake_engine import fake_engine, use_fakes
-from tests.engine.fakes import Costs, FakeCuda, FakeNvml
+from tests.tensorrt.engines import full_bytes, rtx_bytes
+from tests.tensorrt.fake_engine import fake_engine, use_fakes
+from tests.tensorrt.fakes import Costs, FakeCuda, FakeNvml
 from tmdeploy.bench import memory
 from tmdeploy.bench import run as bench_run
 from tmdeploy.bench.timing import measure
-from tmdeploy.engine.sidecar import Tensor
-from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, parse
+from tmdeploy.card.metadata import METADATA_KEY, ArtifactMetadata, parse
+from tmdeploy.tensorrt.record.sidecar import Tensor
 
 CHECKPOINT = EXAMPLES / "digits_tome.pt"
 FAST = ("--duration", "0.01s", "--warm-up", "0s", "--rounds", 3, "--iterations", 6, "--batch", 2)

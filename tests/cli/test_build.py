@@ -5,12 +5,12 @@ import pytest
 
 from tests.cli.running import run
 from tests.conftest import EXAMPLES
-from tests.engine.engines import engine_file, full_bytes, needs_rtx, rtx_bytes
-from tmdeploy.engine import build as building
-from tmdeploy.engine.gpu import gpu_or_none
-from tmdeploy.engine.sidecar import Options
+from tests.tensorrt.engines import engine_file, full_bytes, needs_rtx, rtx_bytes
 from tmdeploy.errors import EnvironmentMissing
 from tmdeploy.lazy import install_command
+from tmdeploy.tensorrt.build import run as building
+from tmdeploy.tensorrt.cuda.gpu import gpu_or_none
+from tmdeploy.tensorrt.record.sidecar import Options
 
 CHECKPOINT = EXAMPLES / "digits_tome.pt"
 no_gpu = pytest.mark.skipif(gpu_or_none() is not None, reason="there is a GPU here")

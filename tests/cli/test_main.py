@@ -74,7 +74,7 @@ def _raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def fail() -> None:
         raise error
 
-    monkeypatch.setattr("tmdeploy.environment.examine", fail)
+    monkeypatch.setattr("tmdeploy.doctor.examine", fail)
 
 
 REPORT_IT = "Run again with --debug for the traceback, and report it.\n"
@@ -107,7 +107,7 @@ def test_doctor_fails_when_the_default_backend_does(
     def broken() -> str:
         raise ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime")
 
-    monkeypatch.setattr("tmdeploy.environment._run_onnxruntime", broken)
+    monkeypatch.setattr("tmdeploy.doctor._run_onnxruntime", broken)
     done = run(capsys, "doctor")
     assert done.code == 3
     assert "'onnxruntime'" in done.out

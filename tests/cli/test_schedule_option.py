@@ -12,8 +12,8 @@ import torch
 from tests.cli.running import run
 from tests.conftest import EXAMPLES
 from tmdeploy.backends import open_runner
+from tmdeploy.card.recipe import make_recipe
 from tmdeploy.errors import UsageError
-from tmdeploy.recipe import make_recipe
 
 CHECKPOINT, IMAGE = EXAMPLES / "digits_tome.pt", EXAMPLES / "digits" / "3_0.png"
 TOME = option.Reducer("tome.onnx", make_recipe("tome", depth=12, tokens=197, prefix=1), 197, 1, 12)

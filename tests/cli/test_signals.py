@@ -21,10 +21,10 @@ BLOCKED = """
 import sys, threading, time
 from pathlib import Path
 import onnxruntime
-import tmdeploy.environment
+import tmdeploy.doctor
 import tmdeploy_cli
 import tmdeploy_cli.signals
-from tmdeploy.files import atomic_path
+from tmdeploy.system.files import atomic_path
 
 if len(sys.argv) > 3:
     tmdeploy_cli.signals.GRACE_S = float(sys.argv[3])
@@ -44,7 +44,7 @@ def block():
         threading.Thread(target=announce, daemon=True).start()
         session.run(None, {})
 
-tmdeploy.environment.examine = block
+tmdeploy.doctor.examine = block
 tmdeploy_cli.main(["doctor"])
 """
 
@@ -65,11 +65,11 @@ tmdeploy_cli.main(["doctor"])
 # What a library does when the interpreter ends.
 AT_EXIT = """
 import atexit, signal, sys
-import tmdeploy.environment
+import tmdeploy.doctor
 import tmdeploy_cli
 
 atexit.register(lambda: print("taken down"))
-tmdeploy.environment.examine = lambda: signal.raise_signal(signal.SIGTERM)
+tmdeploy.doctor.examine = lambda: signal.raise_signal(signal.SIGTERM)
 sys.argv = ["tmdeploy", "doctor"]
 tmdeploy_cli.main(*([] if sys.stdin.read() else [["doctor"]]))
 """
@@ -139,14 +139,14 @@ def test_whatever_libraries_make_of_an_interruption_it_stays_one(
             raise disguise("initialisation failed") from None
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr("tmdeploy.environment.examine", fail)
+    monkeypatch.setattr("tmdeploy.doctor.examine", fail)
     done = run(capsys, "doctor")
     assert (done.code, done.err) == (143, "terminated\n")
     assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_what_the_parent_ignores_stays_ignored(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("tmdeploy.environment.examine", lambda: signal.raise_signal(signal.SIGHUP))
+    monkeypatch.setattr("tmdeploy.doctor.examine", lambda: signal.raise_signal(signal.SIGHUP))
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         assert run(capsys, "doctor").code == 4  # the command went on, with nothing to show

@@ -15,17 +15,17 @@ from tests.cli.running import run
 # A library that does not stop when it is asked to.
 DEAF = """
 import sys
-import tmdeploy.boundary as boundary
+import tmdeploy.system.boundary as boundary
 import tmdeploy_cli
 boundary._GRACE_S = 0.1
-from tmdeploy.backends import ort_session
+from tmdeploy.backends.onnxruntime.runner import session as ort_session
 
 def run_session(session, names, feeds, *, path, cause=None):
     with boundary.foreign_run(path):
         session.run(names, feeds)
 
-import tmdeploy.backends.onnxruntime
-tmdeploy.backends.onnxruntime.run_session = run_session
+import tmdeploy.backends.onnxruntime.runner
+tmdeploy.backends.onnxruntime.runner.run_session = run_session
 tmdeploy_cli.main(sys.argv[1:])
 """
 

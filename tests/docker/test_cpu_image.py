@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from packaging.utils import canonicalize_name
 
-from tmdeploy.backends.onnxruntime import OnnxRuntimeRunner
-from tmdeploy.images import ImageReader, find_images
+from tmdeploy.backends.onnxruntime.runner import OnnxRuntimeRunner
+from tmdeploy.data.images import ImageReader, find_images
 from tmdeploy.lazy import DISTRIBUTION
 
 from .conftest import CONFINED, Image, outside
@@ -27,8 +27,8 @@ from .test_dockerfiles import DOCKER, locked
 _LOGITS = """
 import json, sys
 from pathlib import Path
-from tmdeploy.backends.onnxruntime import OnnxRuntimeRunner
-from tmdeploy.images import ImageReader, find_images
+from tmdeploy.backends.onnxruntime.runner import OnnxRuntimeRunner
+from tmdeploy.data.images import ImageReader, find_images
 runner = OnnxRuntimeRunner(Path("/data/digits.onnx"))
 batches = ImageReader(find_images(["/data/digits"]), runner.preprocessing, in_graph=runner.pixels_in).batches(8)
 images = [batch.images for batch in batches]

@@ -7,8 +7,8 @@ from pathlib import Path
 import onnxruntime
 from torch import nn
 
+from tmdeploy.card.metadata import Preprocessing
 from tmdeploy.export import ExportRequest, export_checkpoint
-from tmdeploy.metadata import Preprocessing
 from tmdeploy.models.checkpoint import save_checkpoint
 from tmdeploy.models.vit import VisionTransformer
 from tmdeploy.patching import reduction_of

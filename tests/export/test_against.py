@@ -16,11 +16,11 @@ from tests.cli.running import run
 from tests.conftest import EXAMPLES
 from tests.export.exporting import save_tiny
 from tests.vits import tiny_images, tiny_vit
+from tmdeploy.card.metadata import ProofRecord
 from tmdeploy.errors import DataError, EnvironmentMissing, ExportError, UsageError
 from tmdeploy.export import ExportRequest, export_checkpoint
 from tmdeploy.export.against import prove
 from tmdeploy.inspection import inspect_onnx
-from tmdeploy.metadata import ProofRecord
 from tmdeploy.models.checkpoint import build_model, load_checkpoint
 from tmdeploy.models.vit import VisionTransformer
 

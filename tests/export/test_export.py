@@ -14,9 +14,9 @@ import torch
 import tmdeploy
 from tests.export.exporting import export_module, save_tiny
 from tests.vits import tiny_images, tiny_vit
+from tmdeploy.card.metadata import METADATA_KEY, parse
 from tmdeploy.errors import ArtifactError, ExportError, UsageError
 from tmdeploy.export import ExportRequest, export_checkpoint
-from tmdeploy.metadata import METADATA_KEY, parse
 from tmdeploy.methods import methods
 from tmdeploy.patching import reduction_of
 

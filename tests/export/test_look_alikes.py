@@ -20,9 +20,9 @@ from torch import nn
 
 import tmdeploy
 from tests.models.weights import randomise
+from tmdeploy.card.metadata import ProofRecord
 from tmdeploy.errors import CheckpointError, ExportError
 from tmdeploy.export.against import prove
-from tmdeploy.metadata import ProofRecord
 from tmdeploy.models.checkpoint import LoadedCheckpoint, build_model, load_checkpoint
 from tmdeploy.models.infer_arch import infer
 

@@ -15,11 +15,11 @@ import tmdeploy
 from tests.cli.running import run
 from tests.export.exporting import open_session
 from tests.vits import tiny_images, tiny_vit
+from tmdeploy.card.arch import VitConfig
+from tmdeploy.card.facts import ModelFacts, read_config
+from tmdeploy.card.metadata import Preprocessing
 from tmdeploy.errors import ExportError, UnsupportedModel, UsageError
-from tmdeploy.metadata import Preprocessing
-from tmdeploy.models.arch import VitConfig
 from tmdeploy.models.checkpoint import load_model, save_checkpoint
-from tmdeploy.models.facts import ModelFacts, read_config
 from tmdeploy.patching import reduction_of, unpatch
 
 PIXELS = Preprocessing(image_size=(64, 64), mean=(0.1, 0.2, 0.3), std=(0.5, 0.5, 0.5))

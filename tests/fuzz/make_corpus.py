@@ -13,15 +13,15 @@ import numpy as np
 import onnx
 from PIL import Image
 
-from tests.engine.engines import engine_file, full_bytes
+from tests.tensorrt.engines import engine_file, full_bytes
 from tests.vits import tiny_vit
-from tmdeploy.engine.layers import Layer, LayerFile, Listing, write_layers
-from tmdeploy.engine.sidecar import read_sidecar
+from tmdeploy.card.metadata import Preprocessing
 from tmdeploy.export import ExportRequest, export_checkpoint
-from tmdeploy.metadata import Preprocessing
+from tmdeploy.graph.onnx_file import read_onnx
 from tmdeploy.models.checkpoint import save_checkpoint
-from tmdeploy.onnx_file import read_onnx
 from tmdeploy.patching import patch, reduction_of
+from tmdeploy.tensorrt.record.layers import Layer, LayerFile, Listing, write_layers
+from tmdeploy.tensorrt.record.sidecar import read_sidecar
 
 CORPUS = Path(__file__).parent / "corpus"
 _NAMES = ("ant", "bee", "cat", "dog")

@@ -13,7 +13,7 @@ from typing import Any
 import onnx
 import torch
 
-from tmdeploy.metadata import METADATA_KEY
+from tmdeploy.card.metadata import METADATA_KEY
 
 Mutator = Callable[[bytes, random.Random], bytes]
 

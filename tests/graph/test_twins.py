@@ -9,11 +9,11 @@ import pytest
 import tmdeploy
 from tests.export.exporting import open_session, save_tiny
 from tests.vits import tiny_images, tiny_vit
+from tmdeploy.card.arch import VitConfig
+from tmdeploy.card.metadata import METADATA_KEY, ArtifactMetadata, parse
 from tmdeploy.errors import ArtifactError
 from tmdeploy.export import ExportRequest, export_checkpoint
 from tmdeploy.graph.twins import make_twin
-from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, parse
-from tmdeploy.models.arch import VitConfig
 
 # method, layers, amounts: each with what makes its graph special
 CASES = {

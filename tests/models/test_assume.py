@@ -1,8 +1,8 @@
 import pytest
 
+from tmdeploy.card.arch import VitConfig
+from tmdeploy.card.metadata import Preprocessing
 from tmdeploy.errors import UsageError
-from tmdeploy.metadata import Preprocessing
-from tmdeploy.models.arch import VitConfig
 from tmdeploy.models.assume import Assumed, assumption, assumption_notes
 
 

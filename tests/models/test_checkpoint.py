@@ -8,16 +8,16 @@ from safetensors.torch import save_file
 
 from tests.models.weights import SMALL, small_model, small_weights
 from tmdeploy.backends import backend_for
+from tmdeploy.card.arch import VitConfig
+from tmdeploy.card.metadata import Preprocessing
+from tmdeploy.card.recipe import make_recipe
 from tmdeploy.errors import ArtifactError, CheckpointError, UsageError
-from tmdeploy.files import sha256
-from tmdeploy.metadata import Preprocessing
 from tmdeploy.models import checkpoint
-from tmdeploy.models.arch import VitConfig
 from tmdeploy.models.checkpoint import build_model, load_checkpoint, load_model, save_checkpoint
 from tmdeploy.models.pos_embed import resize_pos_embed
 from tmdeploy.models.vit import VisionTransformer
 from tmdeploy.patching import patch
-from tmdeploy.recipe import make_recipe
+from tmdeploy.system.files import sha256
 
 RECIPE = make_recipe("tome", depth=2, tokens=17, prefix=1, r="2")
 CLASSES = ("a", "b", "c", "d", "e")

@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 
 from tests.models.weights import SMALL
+from tmdeploy.card.metadata import Preprocessing
+from tmdeploy.card.recipe import make_recipe
 from tmdeploy.errors import CheckpointError
-from tmdeploy.metadata import Preprocessing
 from tmdeploy.models.document import Description, dump, parse
-from tmdeploy.recipe import make_recipe
 
 HERE = Path("model.pt")
 GOOD = Description(

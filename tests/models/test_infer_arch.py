@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from tests.models.weights import SMALL, shapes_of, small_weights
+from tmdeploy.card.arch import arch_names, named_config
 from tmdeploy.errors import CheckpointError, UsageError
-from tmdeploy.models.arch import arch_names, named_config
 from tmdeploy.models.assume import Assumed
 from tmdeploy.models.infer_arch import infer, infer_config
 from tmdeploy.models.vit import VisionTransformer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tmdeploy.models.arch import VitConfig
+from tmdeploy.card.arch import VitConfig
 from tmdeploy.models.vit import VisionTransformer
 
 SMALL = VitConfig(

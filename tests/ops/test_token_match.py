@@ -8,8 +8,8 @@ from tests.ops import oracle
 from tests.ops.onnx_op import run_op
 from tests.ops.strategies import COUNTING, OPSETS, Case, cases
 from tmdeploy.ops.bodies import function_body
+from tmdeploy.ops.limits import r_limit
 from tmdeploy.ops.reference import token_match, token_reduce
-from tmdeploy.schedule import r_limit
 
 
 def _counts(case: Case, share: float) -> int:

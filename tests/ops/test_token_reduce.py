@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from tests.ops import oracle
 from tests.ops.onnx_op import run_op
 from tests.ops.strategies import OPSETS, Case, cases
+from tmdeploy.ops.limits import r_limit
 from tmdeploy.ops.reference import token_match, token_reduce, token_select
 from tmdeploy.ops.reference.token_reduce import MODES
-from tmdeploy.schedule import r_limit
 
 
 def _plan(case: Case, share: float, kind: str):

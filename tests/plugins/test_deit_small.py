@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from benchmarks.deit_s import make_checkpoint
-from tmdeploy.backends.onnxruntime import OnnxRuntimeRunner
+from tmdeploy.backends.onnxruntime.runner import OnnxRuntimeRunner
+from tmdeploy.card.metadata import Preprocessing
+from tmdeploy.data.images import random_images
 from tmdeploy.export import ExportRequest, export_checkpoint
-from tmdeploy.images import random_images
-from tmdeploy.metadata import Preprocessing
 from tmdeploy.native import library
 
 IMAGES = random_images(3, Preprocessing(), in_graph=False)

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tests.ops.strategies import DTYPES, Case, cases
 from tests.plugins.building import built, built_kernels
 from tests.plugins.kernels import LEFTOVERS, MATCH_ORDERS, MODES, SELECT_ORDERS, Kernels
+from tmdeploy.ops.limits import r_limit
 from tmdeploy.ops.reference import token_match, token_reduce, token_select
-from tmdeploy.schedule import r_limit
 
 
 def _equal(got: tuple[torch.Tensor, ...], wanted: tuple[torch.Tensor, ...]) -> bool:

@@ -16,10 +16,10 @@ from onnx import TensorProto, helper
 import tmdeploy
 from tests.export.exporting import export_module
 from tests.vits import tiny_images, tiny_vit
-from tmdeploy.backends.onnxruntime import OnnxRuntimeRunner
-from tmdeploy.backends.ort_session import make_session
+from tmdeploy.backends.onnxruntime.runner import OnnxRuntimeRunner
+from tmdeploy.backends.onnxruntime.session import make_session
 from tmdeploy.errors import EnvironmentMissing
-from tmdeploy.export.passes.functions import inline_bodies
+from tmdeploy.graph.functions import inline_bodies
 from tmdeploy.native import library
 from tmdeploy.native.trust import write_checksum
 from tmdeploy.ops import DOMAIN, VERSION

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tests.ops.strategies import DTYPES, Case, cases
 from tests.plugins.kernels import LEFTOVERS, MATCH_ORDERS, MODES, SELECT_ORDERS
 from tests.plugins.openvino_op import Ops, one_node
+from tmdeploy.ops.limits import r_limit
 from tmdeploy.ops.reference import token_match, token_reduce, token_select
-from tmdeploy.schedule import r_limit
 
 
 @pytest.fixture(scope="session")

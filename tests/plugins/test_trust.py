@@ -13,10 +13,10 @@ import pytest
 
 from tests.cli.running import run
 from tests.conftest import EXAMPLES
-from tmdeploy.cache import CACHE_VARIABLE, user_cache
 from tmdeploy.errors import EnvironmentMissing, UsageError
 from tmdeploy.native import library, openvino, trust
 from tmdeploy.native.trust import checked_library, checksum_path, make_private_folder, write_checksum
+from tmdeploy.system.cache import CACHE_VARIABLE, user_cache
 
 IMAGE = EXAMPLES / "digits" / "3_0.png"
 

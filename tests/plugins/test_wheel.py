@@ -12,7 +12,7 @@ import pytest
 
 import tmdeploy
 from tests.plugins.building import need_compiler
-from tmdeploy.environment import examine
+from tmdeploy.doctor import examine
 from tmdeploy.errors import EnvironmentMissing
 from tmdeploy.native import build, library, wheel
 from tmdeploy.native.headers import INCLUDE_VARIABLE

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from tmdeploy.images import random_images
-from tmdeploy.metadata import Preprocessing
+from tmdeploy.card.metadata import Preprocessing
+from tmdeploy.data.images import random_images
 from tmdeploy.quantize import QuantizeReport, QuantizeRequest, quantize
 
 

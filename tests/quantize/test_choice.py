@@ -1,10 +1,10 @@
 import onnx
 import pytest
 
-from tests.engine.conftest import Exported
-from tmdeploy.engine.source import load_source
+from tests.tensorrt.conftest import Exported
 from tmdeploy.errors import UsageError
 from tmdeploy.quantize.choice import Choice, choose
+from tmdeploy.tensorrt.build.source import load_source
 
 DEPTH = 2  # of the exported models
 

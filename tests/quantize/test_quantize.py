@@ -7,16 +7,16 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from tests.engine.conftest import Exported
 from tests.quantize.pictures import quantized, write_pictures
+from tests.tensorrt.conftest import Exported
 from tmdeploy.backends import open_runner
-from tmdeploy.engine.source import load_source
+from tmdeploy.card.metadata import Preprocessing
+from tmdeploy.data.images import random_images
 from tmdeploy.errors import ArtifactError, DataError, UsageError
-from tmdeploy.files import sha256
-from tmdeploy.images import random_images
-from tmdeploy.metadata import Preprocessing
 from tmdeploy.quantize.choice import choose
 from tmdeploy.quantize.insert import insert_int8
+from tmdeploy.system.files import sha256
+from tmdeploy.tensorrt.build.source import load_source
 
 METHODS = ("none", "tome", "evit", "mstm", "topk")
 PAIR = {"QuantizeLinear", "DequantizeLinear"}
@@ -149,7 +149,7 @@ def test_minmax_covers_what_it_saw_and_percentile_does_not(exported: Exported, t
 
 
 def _calibration(path: Path, pictures: Path) -> list[np.ndarray]:
-    from tmdeploy.images import ImageReader
+    from tmdeploy.data.images import ImageReader
     from tmdeploy.quantize.split import split_images
 
     metadata = load_source(path)[1]

@@ -6,10 +6,10 @@ import io
 
 import pytest
 
-from tmdeploy.bench.report import ArmRow, BenchReport, Machine, ModelRow, RatioRow
-from tmdeploy.report.bench import print_bench
-from tmdeploy.report.bench_labels import packed, shortened
 from tmdeploy.report.console import PlainConsole
+from tmdeploy.report.schemas.bench import ArmRow, BenchReport, Machine, ModelRow, RatioRow
+from tmdeploy.report.tables.bench import print_bench
+from tmdeploy.report.tables.bench_labels import packed, shortened
 
 LONG = "models/deit_small_patch16_224_token_merging_r13_fp16.onnx"
 

@@ -8,7 +8,7 @@ from rich.table import Table
 
 import tmdeploy
 from tmdeploy.report.console import PlainConsole
-from tmdeploy.report.table import facts_table, plain_table
+from tmdeploy.report.tables.table import facts_table, plain_table
 from tmdeploy.report.text import never_fail_to_print, one_line, printable, styled
 
 NASTY = "[/bold] [unused0] [x].png :smile: \x1b[31m\x9b2J\x07\u202egnp\udce9"

@@ -1,6 +1,6 @@
 import pytest
 
-from tmdeploy.report.validation import _who
+from tmdeploy.report.tables.validation import _who
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import pytest
 from tests.conftest import EXAMPLES
 from tmdeploy.backends import open_runner
 from tmdeploy.backends.base import KeepsPlans, OpensParts, Runner, Trace
+from tmdeploy.backends.pairing import sample_source
 from tmdeploy.errors import UsageError
-from tmdeploy.pairing import sample_source
 from tmdeploy.validate import Limits, validate
 
 DIGITS = EXAMPLES / "digits"

@@ -16,9 +16,9 @@ from tests.conftest import EXAMPLES
 from tests.ops.test_bodies import CASES
 from tmdeploy.backends import open_runner
 from tmdeploy.backends.base import Part
-from tmdeploy.backends.onnxruntime import OnnxRuntimeRunner
+from tmdeploy.backends.onnxruntime.runner import OnnxRuntimeRunner
+from tmdeploy.card.metadata import StepRecord
 from tmdeploy.errors import ExportError
-from tmdeploy.metadata import StepRecord
 from tmdeploy.ops import reference
 from tmdeploy.validate import realisations
 from tmdeploy.validate.op_inputs import op_inputs
@@ -184,7 +184,7 @@ def test_quantize_refuses_a_file_with_a_wrong_body(wrong: Path, tmp_path: Path, 
 
 def test_export_refuses_what_its_own_bodies_get_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from tmdeploy.export import ExportRequest, export_checkpoint
-    from tmdeploy.export.passes import functions
+    from tmdeploy.graph import functions
 
     real = functions.function_body
 

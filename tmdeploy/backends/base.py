@@ -12,8 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from tmdeploy.card.metadata import ArtifactMetadata, Preprocessing
 from tmdeploy.errors import ArtifactError, DataError, UsageError
-from tmdeploy.metadata import ArtifactMetadata, Preprocessing
 from tmdeploy.models.content import CHECKPOINT_SUFFIXES
 
 Array = NDArray[np.float32]
@@ -158,10 +158,10 @@ class BackendInfo:
 
 # One row a backend; a newcomer adds a file and a row.
 BACKENDS: tuple[BackendInfo, ...] = (
-    BackendInfo("onnxruntime", (".onnx",), "tmdeploy.backends.onnxruntime", "ONNX Runtime on the CPU, the default"),
-    BackendInfo("onnxruntime-cuda", (".onnx",), "tmdeploy.backends.onnxruntime_cuda", "ONNX Runtime, CUDA provider"),
+    BackendInfo("onnxruntime", (".onnx",), "tmdeploy.backends.onnxruntime.runner", "ONNX Runtime on the CPU"),
+    BackendInfo("onnxruntime-cuda", (".onnx",), "tmdeploy.backends.onnxruntime.cuda", "ONNX Runtime, CUDA provider"),
     BackendInfo(
-        "onnxruntime-tensorrt", (".onnx",), "tmdeploy.backends.onnxruntime_tensorrt", "ONNX Runtime, TensorRT provider"
+        "onnxruntime-tensorrt", (".onnx",), "tmdeploy.backends.onnxruntime.tensorrt", "ONNX Runtime, TensorRT provider"
     ),
     BackendInfo("openvino", (".onnx",), "tmdeploy.backends.openvino", "OpenVINO on the CPU", ("f32", "bf16")),
     BackendInfo("pytorch", CHECKPOINT_SUFFIXES, "tmdeploy.backends.pytorch", "PyTorch, the reference"),

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tmdeploy.backends.base import Array, IntArray, StepTrace, Trace
-from tmdeploy.boundary import library_call
+from tmdeploy.card.metadata import ArtifactMetadata, Preprocessing, StepRecord
 from tmdeploy.errors import ArtifactError, UsageError
-from tmdeploy.metadata import ArtifactMetadata, Preprocessing, StepRecord
+from tmdeploy.system.boundary import library_call
 
 if TYPE_CHECKING:
     import onnx

@@ -19,15 +19,15 @@ from tmdeploy.backends.exported import (
     schedule_input,
     with_step_outputs,
 )
-from tmdeploy.boundary import foreign_run, library_call
+from tmdeploy.card.metadata import ArtifactMetadata
 from tmdeploy.errors import ArtifactError, DataError, EnvironmentMissing, UsageError
 from tmdeploy.graph.inline import inline_bodies
+from tmdeploy.graph.onnx_file import read_onnx
 from tmdeploy.lazy import require
-from tmdeploy.metadata import ArtifactMetadata
 from tmdeploy.native.library import NativeLibrary
 from tmdeploy.native.openvino import BUILD_COMMAND, openvino_library
-from tmdeploy.onnx_file import read_onnx
 from tmdeploy.ops import DOMAIN
+from tmdeploy.system.boundary import foreign_run, library_call
 
 if TYPE_CHECKING:
     import onnx

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from tmdeploy.recipe import Recipe
+from tmdeploy.card.recipe import Recipe
 
 
 @dataclass(frozen=True)

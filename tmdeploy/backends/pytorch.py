@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tmdeploy.backends.base import Array, IntArray, StepTrace, Trace, check_not_empty
+from tmdeploy.card.metadata import ArtifactMetadata, Preprocessing
+from tmdeploy.card.recipe import Recipe
 from tmdeploy.errors import EnvironmentMissing, UsageError
 from tmdeploy.lazy import require
-from tmdeploy.metadata import ArtifactMetadata, Preprocessing
-from tmdeploy.recipe import Recipe
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from tmdeploy.models.facts import AnyConfig
+    from tmdeploy.card.facts import AnyConfig
     from tmdeploy.patching.step import StepTensors
 
 _PRECISIONS = {"torch.float32": "fp32", "torch.float16": "fp16", "torch.bfloat16": "bf16", "torch.float64": "fp64"}

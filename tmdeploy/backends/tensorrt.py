@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tmdeploy.backends.base import Array, Trace, check_not_empty
-from tmdeploy.engine.amounts import amounts_for, check_batch
-from tmdeploy.engine.compatibility import check_fit
-from tmdeploy.engine.device_array import LEGACY_STREAM, DeviceArray, device_array
-from tmdeploy.engine.memory import EngineMemory
-from tmdeploy.engine.session import Session
-from tmdeploy.engine.timing import EngineTimer
+from tmdeploy.card.metadata import Preprocessing
 from tmdeploy.errors import ArtifactError, DataError
-from tmdeploy.metadata import Preprocessing
+from tmdeploy.tensorrt.cuda.device_array import LEGACY_STREAM, DeviceArray, device_array
+from tmdeploy.tensorrt.run.amounts import amounts_for, check_batch
+from tmdeploy.tensorrt.run.compatibility import check_fit
+from tmdeploy.tensorrt.run.memory import EngineMemory
+from tmdeploy.tensorrt.run.session import Session
+from tmdeploy.tensorrt.run.timing import EngineTimer
 
 
 class TensorrtRunner:

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 from tmdeploy.backends import Runner, backend_for, open_runner
 from tmdeploy.backends.options import CheckpointOptions
+from tmdeploy.backends.pairing import options_like
 from tmdeploy.backends.tensorrt import TensorrtRunner
 from tmdeploy.bench.contender import Contender, EngineMode, Schedule, amounts_text, engine_modes, labelled, scheduled
 from tmdeploy.bench.engine_twins import pair_engines
 from tmdeploy.bench.fairness import checkpoint_device
-from tmdeploy.boundary import library_call
-from tmdeploy.engine.amounts import amounts_for
+from tmdeploy.card.facts import AnyConfig, read_config
+from tmdeploy.card.macs import total_macs
+from tmdeploy.card.metadata import ArtifactMetadata
+from tmdeploy.card.recipe import Recipe
 from tmdeploy.errors import ArtifactError
-from tmdeploy.macs import total_macs
-from tmdeploy.metadata import ArtifactMetadata
-from tmdeploy.models.facts import AnyConfig, read_config
-from tmdeploy.onnx_file import read_onnx
-from tmdeploy.pairing import options_like
-from tmdeploy.recipe import Recipe
+from tmdeploy.graph.onnx_file import read_onnx
+from tmdeploy.system.boundary import library_call
+from tmdeploy.tensorrt.run.amounts import amounts_for
 
 if TYPE_CHECKING:
     from tmdeploy.graph.twins import Kind

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tmdeploy.backends import Runner
 from tmdeploy.backends.options import CheckpointOptions
-from tmdeploy.schedule import schedule_text
+from tmdeploy.card.schedule import schedule_text
 
 _SPELT_OUT = 3  # amounts that a table has room for
 Schedule = tuple[int, ...] | None

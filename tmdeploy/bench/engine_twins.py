@@ -55,7 +55,7 @@ def _difference(merged: TensorrtRunner, other: object) -> str:
     if merged.metadata is None or other.metadata is None or merged.metadata.architecture != other.metadata.architecture:
         return "another architecture"
     for name, here, there in (
-        ("flavour", ours.flavour.label, theirs.flavour.label),
+        ("flavor", ours.flavor.label, theirs.flavor.label),
         ("precision", ours.precision, theirs.precision),
         ("batch", " ".join(map(str, ours.profiles)), " ".join(map(str, theirs.profiles))),
         ("input", "pixels" if merged.pixels_in else "float", "pixels" if other.pixels_in else "float"),

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tmdeploy.bench.contender import Contender
-from tmdeploy.bench.report import ArmRow, GateRow
 from tmdeploy.errors import UsageError
+from tmdeploy.report.schemas.bench import ArmRow, GateRow
 
 
 @dataclass(frozen=True)

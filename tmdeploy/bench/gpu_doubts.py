@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tmdeploy.bench.report import ArmRow, Clocks, GpuTimes
+from tmdeploy.report.schemas.bench import ArmRow, Clocks, GpuTimes
 
 _ENQUEUE_SHARE = 0.8
 _CV_LIMIT = 0.025

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from tmdeploy.backends.tensorrt import TensorrtRunner
 from tmdeploy.bench.contender import Contender, EngineMode
-from tmdeploy.bench.report import Clocks, GpuTimes, Spread
 from tmdeploy.bench.timing import Arm
-from tmdeploy.engine.clocks import ClockReading
-from tmdeploy.engine.timing import QUEUED, EngineTimer
+from tmdeploy.report.schemas.bench import Clocks, GpuTimes, Spread
+from tmdeploy.tensorrt.cuda.clocks import ClockReading
+from tmdeploy.tensorrt.run.timing import QUEUED, EngineTimer
 
 Watch = Callable[[], ClockReading | None]
 

@@ -15,11 +15,11 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from tmdeploy.backends.options import CheckpointOptions
-from tmdeploy.child import last_words, run_python
-from tmdeploy.engine.device import Device
-from tmdeploy.engine.memory import EngineMemory
-from tmdeploy.engine.sidecar import read_sidecar
 from tmdeploy.errors import ArtifactError
+from tmdeploy.system.child import last_words, run_python
+from tmdeploy.tensorrt.cuda.device import Device
+from tmdeploy.tensorrt.record.sidecar import read_sidecar
+from tmdeploy.tensorrt.run.memory import EngineMemory
 
 _CHILD = "import sys; from tmdeploy.bench.memory import main; main(sys.argv[1])"
 _CALLS = 3  # arenas have grown to their full size after the second
@@ -102,7 +102,7 @@ def main(text: str) -> None:
         import tmdeploy.models.checkpoint
         import tmdeploy.patching  # noqa: F401 - imports belong to the baseline
     elif name == "tensorrt":
-        importlib.import_module(read_sidecar(job.path).flavour.package)
+        importlib.import_module(read_sidecar(job.path).flavor.package)
         device = Device()
     else:
         importlib.import_module(name.partition("-")[0])  # its package: onnxruntime of onnxruntime-cuda

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 import tmdeploy
 from tmdeploy.backends import Runner
 from tmdeploy.backends.options import CheckpointOptions
+from tmdeploy.backends.pairing import load_samples
 from tmdeploy.backends.pytorch import PytorchRunner
 from tmdeploy.backends.tensorrt import TensorrtRunner
 from tmdeploy.bench.arms import gather
@@ -27,12 +28,11 @@ from tmdeploy.bench.gpu_doubts import gpu_doubts
 from tmdeploy.bench.gpu_times import EngineArms, Watch, engine_arms, gpu_times, spreads
 from tmdeploy.bench.memory import Job, footprint
 from tmdeploy.bench.pace import Pace
-from tmdeploy.bench.report import ArmRow, BenchReport, GpuMemory, Machine, ModelRow, RatioRow
 from tmdeploy.bench.timing import Arm, Protocol, latency, measure, ratio
-from tmdeploy.engine.clocks import clock_reader
-from tmdeploy.environment import cpu_name, package_version, usable_cores
 from tmdeploy.errors import ArtifactError, UsageError
-from tmdeploy.pairing import load_samples
+from tmdeploy.report.schemas.bench import ArmRow, BenchReport, GpuMemory, Machine, ModelRow, RatioRow
+from tmdeploy.system.machine import cpu_name, package_version, usable_cores
+from tmdeploy.tensorrt.cuda.clocks import clock_reader
 
 _CV_LIMIT = 0.10
 _PACKAGES = (

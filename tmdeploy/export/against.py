@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from tmdeploy.card.arch import VitConfig
+from tmdeploy.card.metadata import ProofRecord
 from tmdeploy.errors import ExportError
 from tmdeploy.export.alternatives import explain, run_module
 from tmdeploy.export.owner import Builder, Originals, Owner, open_owner
 from tmdeploy.export.saved_outputs import read_outputs
 from tmdeploy.export.verify import comparison_images
-from tmdeploy.metadata import ProofRecord
-from tmdeploy.models.arch import VitConfig
 from tmdeploy.models.checkpoint import LoadedCheckpoint
 from tmdeploy.patching import reduction_of
 

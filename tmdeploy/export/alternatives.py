@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from tmdeploy.card.arch import VitConfig
 from tmdeploy.errors import TmdeployError
-from tmdeploy.models.arch import VitConfig
 from tmdeploy.models.checkpoint import LoadedCheckpoint, build_model
 
 Floats = NDArray[np.float32]

@@ -11,13 +11,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from tmdeploy.card.arch import arch_names, default_preprocessing
+from tmdeploy.card.facts import AnyConfig, ModelFacts
+from tmdeploy.card.metadata import Preprocessing, ProofRecord
 from tmdeploy.errors import ExportError, UnsupportedModel, UsageError
 from tmdeploy.export.request import FileForm
 from tmdeploy.export.write import ExportResult, Progress, Subject, write_file
-from tmdeploy.metadata import Preprocessing, ProofRecord
-from tmdeploy.models.arch import arch_names, default_preprocessing
 from tmdeploy.models.describe import describe, stated_preprocessing, unmerged
-from tmdeploy.models.facts import AnyConfig, ModelFacts
 from tmdeploy.patching import reduction_of, unpatch
 from tmdeploy.patching.structure import find_blocks, image_shape
 
@@ -99,7 +99,7 @@ def export_module(
     if spec is None:
         raise UsageError(
             f"{type(module).__name__} does not say how images become its input",
-            remedy="Pass preprocessing=tmdeploy.metadata.Preprocessing(image_size=..., mean=..., std=..., ...)",
+            remedy="Pass preprocessing=tmdeploy.card.metadata.Preprocessing(image_size=..., mean=..., std=..., ...)",
         )
     if class_names and len(class_names) != config.num_classes:
         raise UsageError(f"{len(class_names)} class names for {config.num_classes} classes")
@@ -139,7 +139,7 @@ def _images(module: nn.Module, preprocessing: Preprocessing | None) -> Tensor:
     if stated is None and preprocessing is None:
         raise UsageError(
             f"{type(module).__name__} does not say what images it takes",
-            remedy="Pass preprocessing=tmdeploy.metadata.Preprocessing(image_size=..., mean=..., std=..., ...)",
+            remedy="Pass preprocessing=tmdeploy.card.metadata.Preprocessing(image_size=..., mean=..., std=..., ...)",
         )
     channels = 3 if stated is None else stated[0]
     size = preprocessing.image_size if preprocessing is not None else stated[1:]  # type: ignore[index]

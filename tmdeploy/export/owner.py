@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tmdeploy.card.arch import VitConfig
 from tmdeploy.errors import EnvironmentMissing, ExportError, UsageError
 from tmdeploy.lazy import require
-from tmdeploy.models.arch import VitConfig
 from tmdeploy.models.checkpoint import LoadedCheckpoint, misfit
 
 Builder = Callable[[], object]

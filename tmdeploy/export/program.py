@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from tmdeploy.errors import ExportError
 from tmdeploy.export.translate import translation_table
+from tmdeploy.graph.counts import KEPT, SLOTS
 from tmdeploy.patching import Reduction
 from tmdeploy.patching.step import Counts
 
 BATCH = "batch"
-SLOTS, KEPT = "slots_", "kept_"  # probe inputs, one a step, that the graph passes replace
 SIZE = "size_after_last_step"
 
 

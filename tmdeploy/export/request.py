@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tmdeploy.errors import UsageError
-from tmdeploy.files import check_outputs
 from tmdeploy.ops.bodies import MAX_OPSET, MIN_OPSET
+from tmdeploy.system.files import check_outputs
 
 if TYPE_CHECKING:
     from torch import nn

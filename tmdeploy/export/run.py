@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from tmdeploy.card.recipe import Recipe, make_recipe
 from tmdeploy.export.against import prove
 from tmdeploy.export.request import ExportRequest
 from tmdeploy.export.write import ExportResult, Progress, Subject, write_file
@@ -16,7 +17,6 @@ from tmdeploy.models.checkpoint import LoadedCheckpoint, build_model, load_check
 from tmdeploy.models.formats import read_file
 from tmdeploy.models.state_dict import find_state_dict
 from tmdeploy.patching import attach
-from tmdeploy.recipe import Recipe, make_recipe
 
 
 def export_checkpoint(request: ExportRequest, progress: Progress = lambda _: None) -> ExportResult:

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tmdeploy.card.arch import VitConfig
+from tmdeploy.card.metadata import Preprocessing
+from tmdeploy.data.preprocessing import normalise
 from tmdeploy.errors import DataError
-from tmdeploy.metadata import Preprocessing
-from tmdeploy.models.arch import VitConfig
-from tmdeploy.preprocessing import normalise
 
 _MOST_BYTES = 2**31  # of what the file unpacks to
 _REMEDY = (

@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from tmdeploy.backends.onnxruntime import OnnxRuntimeRunner
+from tmdeploy.backends.onnxruntime.runner import OnnxRuntimeRunner
 from tmdeploy.backends.pytorch import PytorchRunner
+from tmdeploy.card.facts import AnyConfig, read_config
+from tmdeploy.card.metadata import ArtifactMetadata, Preprocessing
+from tmdeploy.card.recipe import Recipe
+from tmdeploy.data.images import ImageReader, find_images, random_images
+from tmdeploy.data.samples import counted
 from tmdeploy.errors import ExportError
-from tmdeploy.images import ImageReader, find_images, random_images
-from tmdeploy.metadata import ArtifactMetadata, Preprocessing
-from tmdeploy.models.facts import AnyConfig, read_config
-from tmdeploy.recipe import Recipe
-from tmdeploy.schedule import r_limit
+from tmdeploy.ops.limits import r_limit
+from tmdeploy.report.schemas.validation import ValidationReport
 from tmdeploy.validate.limits import Limits
-from tmdeploy.validate.report import ValidationReport
 from tmdeploy.validate.run import Samples, Schedule, validate
-from tmdeploy.validate.samples import counted
 
 _RANDOM_IMAGES, _REAL_IMAGES = 3, 16
 

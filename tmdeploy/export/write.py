@@ -12,22 +12,30 @@ import torch
 from torch import nn
 
 import tmdeploy
+from tmdeploy.card.facts import AnyConfig
+from tmdeploy.card.metadata import (
+    METADATA_KEY,
+    ArtifactMetadata,
+    Assumption,
+    Preprocessing,
+    ProofRecord,
+    StepRecord,
+    dump,
+)
+from tmdeploy.card.recipe import Recipe
+from tmdeploy.card.schedule import Step
 from tmdeploy.errors import ExportError
-from tmdeploy.export.passes.counts import add_runtime_schedule
-from tmdeploy.export.passes.functions import attach_bodies, inline_bodies
-from tmdeploy.export.passes.names import name_steps, rename_symbols
-from tmdeploy.export.passes.outputs import add_step_outputs
-from tmdeploy.export.passes.preprocess import fold_preprocessing
-from tmdeploy.export.program import BATCH, SLOTS, build_graph
+from tmdeploy.export.program import BATCH, build_graph
 from tmdeploy.export.request import FileForm
 from tmdeploy.export.verify import verify_file
-from tmdeploy.files import atomic_path
-from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, Assumption, Preprocessing, ProofRecord, StepRecord, dump
-from tmdeploy.models.facts import AnyConfig
+from tmdeploy.graph.counts import SLOTS, add_runtime_schedule
+from tmdeploy.graph.functions import attach_bodies, inline_bodies
+from tmdeploy.graph.names import name_steps, rename_symbols
+from tmdeploy.graph.outputs import add_step_outputs
+from tmdeploy.graph.preprocess import fold_preprocessing
 from tmdeploy.patching import Reduction, reduction_of
-from tmdeploy.recipe import Recipe
-from tmdeploy.schedule import Step
-from tmdeploy.validate.report import ValidationReport
+from tmdeploy.report.schemas.validation import ValidationReport
+from tmdeploy.system.files import atomic_path
 
 _PROTOBUF_LIMIT = 2**31 - 1
 Progress = Callable[[str], None]

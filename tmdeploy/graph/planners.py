@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 import onnx_ir as ir
 
-from tmdeploy.metadata import StepRecord
+from tmdeploy.card.metadata import StepRecord
 from tmdeploy.ops import DOMAIN
 
 Values = dict[str | None, ir.Value]

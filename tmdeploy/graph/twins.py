@@ -14,9 +14,9 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
+from tmdeploy.card.metadata import METADATA_KEY, ArtifactMetadata, StepRecord, dump
+from tmdeploy.card.recipe import Recipe
 from tmdeploy.errors import ArtifactError
-from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, StepRecord, dump
-from tmdeploy.recipe import Recipe
 
 Kind = Literal["unmerged", "free-merge"]
 

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from tmdeploy.card.arch import Activation, VitConfig
+from tmdeploy.card.metadata import Assumption, Finite, Positive, Preprocessing, first_problem
 from tmdeploy.errors import UsageError
-from tmdeploy.metadata import Assumption, Finite, Positive, Preprocessing, first_problem
-from tmdeploy.models.arch import Activation, VitConfig
 
 # Fields of VitConfig, and of Preprocessing, that a state_dict leaves open.
 COMPUTE_KEYS = ("heads", "act", "norm_placement", "pool", "norm_eps")

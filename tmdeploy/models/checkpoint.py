@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tmdeploy.card.arch import VitConfig, architecture, default_preprocessing
+from tmdeploy.card.metadata import Assumption, Preprocessing
+from tmdeploy.card.recipe import Recipe
 from tmdeploy.errors import CheckpointError, UsageError
-from tmdeploy.files import atomic_path, sha256
-from tmdeploy.metadata import Assumption, Preprocessing
-from tmdeploy.models.arch import VitConfig, architecture, default_preprocessing
 from tmdeploy.models.assume import Assumed, assumption
 from tmdeploy.models.describe import describe, stated_preprocessing
 from tmdeploy.models.document import Description
@@ -23,7 +23,7 @@ from tmdeploy.models.official_names import has_official_gammas, to_timm_names
 from tmdeploy.models.pos_embed import resize_pos_embed
 from tmdeploy.models.state_dict import find_state_dict
 from tmdeploy.models.vit import VisionTransformer
-from tmdeploy.recipe import Recipe
+from tmdeploy.system.files import atomic_path, sha256
 
 _LISTED = 5
 # Modules on the way from the image to the head: a weight in one of them that the ViT lacks changes its result.

@@ -11,10 +11,10 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from tmdeploy.card.arch import VitConfig
+from tmdeploy.card.facts import ModelFacts
+from tmdeploy.card.metadata import Preprocessing
 from tmdeploy.errors import UsageError
-from tmdeploy.metadata import Preprocessing
-from tmdeploy.models.arch import VitConfig
-from tmdeploy.models.facts import ModelFacts
 from tmdeploy.models.vit import VisionTransformer
 
 REDUCTION = "_tmdeploy_reduction"  # where a patched module keeps its state; `amounts` are its steps

@@ -8,10 +8,10 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from tmdeploy.card.arch import VitConfig
+from tmdeploy.card.metadata import Preprocessing, first_problem
+from tmdeploy.card.recipe import Recipe
 from tmdeploy.errors import CheckpointError, UsageError
-from tmdeploy.metadata import Preprocessing, first_problem
-from tmdeploy.models.arch import VitConfig
-from tmdeploy.recipe import Recipe
 
 FORMAT: Final = "tmdeploy"
 VERSION = 1

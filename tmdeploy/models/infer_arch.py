@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tmdeploy.errors import CheckpointError, UsageError
-from tmdeploy.metadata import Assumption, Preprocessing
-from tmdeploy.models.arch import (
+from tmdeploy.card.arch import (
     MAX_DEPTH,
     Architecture,
     VitConfig,
@@ -18,6 +16,8 @@ from tmdeploy.models.arch import (
     default_preprocessing,
     known_architectures,
 )
+from tmdeploy.card.metadata import Assumption, Preprocessing
+from tmdeploy.errors import CheckpointError, UsageError
 from tmdeploy.models.assume import COMPUTE_KEYS, PREPROCESSING_KEYS, Assumed, assumption, assumption_notes, text
 from tmdeploy.models.families import READABLE, Shapes, refuse_foreign
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tmdeploy.card.arch import Activation, VitConfig
 from tmdeploy.errors import UsageError
-from tmdeploy.models.arch import Activation, VitConfig
 from tmdeploy.models.stem import PatchEmbed, fuse_scales
 
 

@@ -11,13 +11,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tmdeploy.child import last_words, run_python
 from tmdeploy.errors import ArtifactError, EnvironmentMissing, TmdeployError
-from tmdeploy.files import atomic_path
 from tmdeploy.native.cuda import cuda_options
 from tmdeploy.native.headers import find_ort_headers, missing_headers
 from tmdeploy.native.library import ORT_LIBRARY, cache_folder
 from tmdeploy.native.trust import checksum_path, make_private_folder, write_checksum
+from tmdeploy.system.child import last_words, run_python
+from tmdeploy.system.files import atomic_path
 
 _SYMBOL = "import ctypes, sys; getattr(ctypes.CDLL(sys.argv[1]), sys.argv[2])"
 

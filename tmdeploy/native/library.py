@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tmdeploy
-from tmdeploy.cache import user_cache
 from tmdeploy.errors import EnvironmentMissing
 from tmdeploy.native.trust import checked_library
+from tmdeploy.system.cache import user_cache
 
 ORT_LIBRARY = "libtmdeploy_ort.dylib" if sys.platform == "darwin" else "libtmdeploy_ort.so"
 LIBRARY_VARIABLE = "TMDEPLOY_ORT_LIBRARY"

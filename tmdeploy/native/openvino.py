@@ -11,12 +11,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tmdeploy.child import last_words, run_python
-from tmdeploy.environment import package_version
 from tmdeploy.errors import EnvironmentMissing
 from tmdeploy.lazy import require
 from tmdeploy.native.build import build_library
 from tmdeploy.native.library import NativeLibrary, cache_folder, first_library
+from tmdeploy.system.child import last_words, run_python
+from tmdeploy.system.machine import package_version
 
 OPENVINO_LIBRARY = "libtmdeploy_openvino.dylib" if sys.platform == "darwin" else "libtmdeploy_openvino.so"
 OPENVINO_VARIABLE = "TMDEPLOY_OPENVINO_LIBRARY"

@@ -9,11 +9,11 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tmdeploy.child import last_words, run_python
 from tmdeploy.errors import EnvironmentMissing
 from tmdeploy.native.headers import check_headers
 from tmdeploy.native.library import cache_folder
 from tmdeploy.native.trust import make_private_folder
+from tmdeploy.system.child import last_words, run_python
 
 HEADER = "NvInferRuntime.h"
 ROOT_VARIABLE = "TENSORRT_ROOT"

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from tmdeploy.errors import EnvironmentMissing
-from tmdeploy.files import sha256, write_text
+from tmdeploy.system.files import sha256, write_text
 
 _CODE = Path(__file__).resolve()
 NO_NATIVE = "run with TMDEPLOY_NATIVE=0"

@@ -10,10 +10,10 @@ import tempfile
 from pathlib import Path
 
 from tmdeploy.errors import EnvironmentMissing, TmdeployError
-from tmdeploy.files import write_text
 from tmdeploy.native.build import build_ort, find_compiler, symbol_problem
 from tmdeploy.native.headers import download_ort_headers, find_ort_headers
 from tmdeploy.native.library import REFUSAL_VARIABLE, native_wanted, packaged_library, packaged_reason
+from tmdeploy.system.files import write_text
 
 TOOLS = ("cmake>=3.18", "ninja")
 _ENTRY = "RegisterCustomOps"

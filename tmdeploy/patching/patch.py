@@ -9,13 +9,13 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
+from tmdeploy.card.recipe import Recipe, make_recipe
 from tmdeploy.errors import UnsupportedModel, UsageError
 from tmdeploy.methods.spec import Select
 from tmdeploy.patching.check import compare, example_for, observe, run_quietly
 from tmdeploy.patching.forward import Place, Placement, reducing_forward, sized_pool
 from tmdeploy.patching.reduction import KEY, Reduction, reduction_of
 from tmdeploy.patching.structure import check_module, find_blocks, patches_of, placement_of, prefix_of
-from tmdeploy.recipe import Recipe, make_recipe
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tmdeploy.card.recipe import Recipe
+from tmdeploy.card.schedule import kept_count, merged_count
 from tmdeploy.errors import UnsupportedModel, UsageError
 from tmdeploy.methods.spec import MethodSpec, Select
 from tmdeploy.models.describe import REDUCTION
 from tmdeploy.patching.step import Counts, StepTensors, reduction_step
-from tmdeploy.recipe import Recipe
-from tmdeploy.schedule import kept_count, merged_count
 
 KEY = REDUCTION
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tmdeploy.backends.ort_session import make_session
-from tmdeploy.boundary import foreign_run, library_call
+from tmdeploy.backends.onnxruntime.session import make_session
 from tmdeploy.errors import ArtifactError, DataError
 from tmdeploy.quantize.request import Calibration
+from tmdeploy.system.boundary import foreign_run, library_call
 
 if TYPE_CHECKING:
     import onnx

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import onnx
 import onnx_ir as ir
 
+from tmdeploy.card.metadata import StepRecord
 from tmdeploy.errors import UsageError
 from tmdeploy.graph.keep import matches
 from tmdeploy.graph.planners import deciding_nodes, signals, walk_up
-from tmdeploy.metadata import StepRecord
 
 GROUPS = ("metric-source", "patch-embed", "head", "attention")
 DEFAULT_KEEP = ("attention",)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from tmdeploy.backends.base import check_threads
+from tmdeploy.card.metadata import ArtifactMetadata
 from tmdeploy.errors import ArtifactError, UsageError
-from tmdeploy.files import check_outputs
-from tmdeploy.metadata import ArtifactMetadata
 from tmdeploy.quantize.choice import DEFAULT_KEEP
+from tmdeploy.system.files import check_outputs
 
 Scheme = Literal["int8", "fp8"]
 Calibration = Literal["minmax", "percentile", "entropy"]

@@ -15,25 +15,25 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 import tmdeploy
-from tmdeploy.backends.onnxruntime import open_runner
-from tmdeploy.boundary import library_call
-from tmdeploy.ending import temporary_folder
-from tmdeploy.engine.lowering import name_nodes, standard_opset
-from tmdeploy.engine.source import load_source
+from tmdeploy.backends.onnxruntime.runner import open_runner
+from tmdeploy.backends.pairing import image_labels
+from tmdeploy.card.metadata import METADATA_KEY, ArtifactMetadata, QuantizationRecord, dump
+from tmdeploy.data.images import ImageReader, nothing_readable
+from tmdeploy.data.samples import ImageFiles
 from tmdeploy.errors import ExportError
-from tmdeploy.files import atomic_path, sha256
-from tmdeploy.images import ImageReader, nothing_readable
-from tmdeploy.metadata import METADATA_KEY, ArtifactMetadata, QuantizationRecord, dump
-from tmdeploy.pairing import image_labels
+from tmdeploy.graph.lowering import name_nodes, standard_opset
 from tmdeploy.quantize.calibrate import calibrate
 from tmdeploy.quantize.choice import Choice, choose
 from tmdeploy.quantize.float8 import to_float8
 from tmdeploy.quantize.insert import insert_int8
-from tmdeploy.quantize.report import Drop, KeptNode, QuantizeReport, StepAgreement
 from tmdeploy.quantize.request import QuantizeRequest, check_request, check_source
 from tmdeploy.quantize.split import Split, split_images
+from tmdeploy.report.schemas.quantize import Drop, KeptNode, QuantizeReport, StepAgreement
+from tmdeploy.system.boundary import library_call
+from tmdeploy.system.ending import temporary_folder
+from tmdeploy.system.files import atomic_path, sha256
+from tmdeploy.tensorrt.build.source import load_source
 from tmdeploy.validate import ValidationReport, validate
-from tmdeploy.validate.samples import ImageFiles
 
 Progress = Callable[[str], None]
 _NOT_AS_EXPORTED = "Its graph is not as tmdeploy exports it: export it again"

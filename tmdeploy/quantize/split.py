@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tmdeploy.data.images import find_images
 from tmdeploy.errors import DataError
-from tmdeploy.images import find_images
 
 
 @dataclass(frozen=True)

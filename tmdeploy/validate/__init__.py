@@ -1,7 +1,7 @@
 """Validation that understands merging."""
 
+from tmdeploy.report.schemas.validation import ValidationReport
 from tmdeploy.validate.limits import Limits
-from tmdeploy.validate.report import ValidationReport
 from tmdeploy.validate.run import Samples, validate
 
 __all__ = ["Limits", "Samples", "ValidationReport", "validate"]

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from tmdeploy.report.schemas.validation import AccuracyRow, Check, RealisationRow
 from tmdeploy.validate.comparison import Comparison
 from tmdeploy.validate.limits import ResolvedLimits
-from tmdeploy.validate.report import AccuracyRow, Check, RealisationRow
 
 
 def all_checks(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tmdeploy.backends.base import KeepsPlans, Runner
-from tmdeploy.recipe import Recipe
+from tmdeploy.backends.pairing import recipe_of
+from tmdeploy.card.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -58,15 +59,6 @@ def _comparability(reference: Runner, candidate: Runner) -> Comparability:
             f"{reference.name} was exported with another fixed schedule than {candidate.name}", reference_reduces=True
         )
     return Comparability(None, theirs.amounts, True, _num_prefix(reference, candidate))
-
-
-def recipe_of(runner: Runner) -> Recipe | None:
-    """Method and schedule of a model; None for a foreign file."""
-    metadata = runner.metadata
-    if metadata is not None:
-        return Recipe.of(metadata)
-    recipe = getattr(runner, "recipe", None)
-    return recipe if isinstance(recipe, Recipe) else None
 
 
 def _num_prefix(reference: Runner, candidate: Runner) -> int:

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tmdeploy.backends.base import Trace
+from tmdeploy.data.samples import Portion
+from tmdeploy.report.schemas.validation import AccuracyRow, ImageRow, ModelStats, Share
 from tmdeploy.validate import agreement
 from tmdeploy.validate.decisions import Decision, Kind
 from tmdeploy.validate.numeric import StepError
-from tmdeploy.validate.report import AccuracyRow, ImageRow, ModelStats, Share
-from tmdeploy.validate.samples import Portion
 
 Schedule = tuple[int, ...] | None
 

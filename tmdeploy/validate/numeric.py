@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tmdeploy.backends.base import OpensParts, StepTrace
-from tmdeploy.boundary import library_call
+from tmdeploy.card.metadata import ArtifactMetadata, StepRecord
 from tmdeploy.errors import ArtifactError
-from tmdeploy.metadata import ArtifactMetadata, StepRecord
-from tmdeploy.onnx_file import read_onnx
+from tmdeploy.graph.onnx_file import read_onnx
+from tmdeploy.system.boundary import library_call
 
 if TYPE_CHECKING:
     import onnx

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tmdeploy.metadata import StepRecord
-from tmdeploy.schedule import r_limit
+from tmdeploy.card.metadata import StepRecord
+from tmdeploy.ops.limits import r_limit
 
 Feeds = dict[str, NDArray[Any]]
 

@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tmdeploy.backends.base import OpensParts, Part, Runner
-from tmdeploy.backends.onnxruntime import open_bodies
-from tmdeploy.boundary import first_line
+from tmdeploy.backends.onnxruntime.runner import open_bodies
+from tmdeploy.card.metadata import ArtifactMetadata
 from tmdeploy.errors import ArtifactError, TmdeployError
-from tmdeploy.metadata import ArtifactMetadata
-from tmdeploy.onnx_file import read_onnx
+from tmdeploy.graph.onnx_file import read_onnx
 from tmdeploy.ops import DOMAIN, VERSION
 from tmdeploy.ops.bodies import MAX_OPSET, MIN_OPSET, function_body
 from tmdeploy.ops.bodies.attributes import MAX_PREFIX
+from tmdeploy.system.boundary import first_line
 from tmdeploy.validate.op_inputs import Feeds, op_inputs
 
 if TYPE_CHECKING:

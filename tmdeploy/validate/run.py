@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 import tmdeploy
 from tmdeploy.backends.base import KeepsPlans, OpensParts, Runner, Trace
+from tmdeploy.data.preprocessing import normalise
+from tmdeploy.data.samples import Portion, Samples, Source
 from tmdeploy.errors import ArtifactError, DataError, UsageError
-from tmdeploy.preprocessing import normalise
+from tmdeploy.report.schemas.validation import RealisationName, RealisationRow, Skipped, ValidationReport
 from tmdeploy.validate.checks import all_checks
 from tmdeploy.validate.comparability import Comparability, comparability
 from tmdeploy.validate.comparison import Comparison, Schedule
@@ -19,8 +21,6 @@ from tmdeploy.validate.decisions import Decision, compare_decisions
 from tmdeploy.validate.limits import Limits, ResolvedLimits
 from tmdeploy.validate.numeric import TeacherForcing
 from tmdeploy.validate.realisations import Realisation, prove_ops
-from tmdeploy.validate.report import RealisationName, RealisationRow, Skipped, ValidationReport
-from tmdeploy.validate.samples import Portion, Samples, Source
 
 __all__ = ["Samples", "Schedule", "validate"]
 

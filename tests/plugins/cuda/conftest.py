@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from scripts.gpu.kernel_library import KernelLibrary
 from tests.plugins.cuda.building import emulated_library
-from tests.plugins.cuda.kernel_library import KernelLibrary
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from scripts.gpu.kernel_library import LEFTOVERS, MATCH_ORDERS, SELECT_ORDERS, KernelError, KernelLibrary
 from tests.ops.strategies import DTYPES, Case, cases
-from tests.plugins.cuda.kernel_library import LEFTOVERS, MATCH_ORDERS, SELECT_ORDERS, KernelError, KernelLibrary
 from tmdeploy.ops.reference import token_match, token_select
 
 # one build of the library serves all examples

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from scripts.gpu.kernel_library import KernelError, KernelLibrary
 from tests.plugins.cuda.building import KERNELS, emulated_library, need, run
-from tests.plugins.cuda.kernel_library import KernelError, KernelLibrary
 from tmdeploy.ops.reference import token_match, token_reduce
 
 

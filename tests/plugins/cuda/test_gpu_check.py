@@ -43,9 +43,7 @@ def test_its_commands_are_the_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     checks = importlib.import_module("gpu.engine_checks")
     steps = list(checks.preparation(tmp_path))
     for quick in (True, False):
-        steps += [
-            step for flavour in ("rtx", "tensorrt") for step in checks.engine_steps(tmp_path, flavour, quick=quick)
-        ]
+        steps += [step for flavor in ("rtx", "tensorrt") for step in checks.engine_steps(tmp_path, flavor, quick=quick)]
         for backend in ("onnxruntime-cuda", "onnxruntime-tensorrt"):
             steps += checks.provider_steps(tmp_path, backend, quick=quick)
     group = get_group(build_app())

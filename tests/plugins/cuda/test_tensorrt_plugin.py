@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from scripts.gpu.plugin_case import HarnessError, run_case
 from tests.fetching import one_at_a_time
 from tests.ops.strategies import DTYPES
 from tests.plugins.cuda.building import PLUGINS, emulated_library, need, run
-from tests.plugins.cuda.plugin_case import HarnessError, run_case
 from tmdeploy.errors import EnvironmentMissing
 from tmdeploy.native.tensorrt_headers import download_tensorrt_headers, downloaded_headers, find_tensorrt_headers
 from tmdeploy.ops.reference import token_match, token_reduce, token_select

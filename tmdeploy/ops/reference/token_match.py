@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tmdeploy.ops.limits import r_limit
 from tmdeploy.ops.reference.similarity import best_first, cosine
-from tmdeploy.schedule import r_limit
 
 
 @torch.library.custom_op("tmdeploy::token_match", mutates_args=())

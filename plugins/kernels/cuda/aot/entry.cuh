@@ -1,6 +1,6 @@
 // Entry kernels for TensorRT's ahead-of-time plugins: a node is one launch of one of these, from PTX in the engine.
 //
-// TensorRT passes the inputs' pointers, then int32 values that tmdeploy/tensorrt_plugin/ derives from dimensions and
+// TensorRT passes the inputs' pointers, then int32 values that tmdeploy/tensorrt/plugin/ derives from dimensions and
 // attributes, then the outputs' pointers. No launcher checks anything at run time, so each entry does: what docs/ops.md
 // forbids is answered by a plan that TokenReduce refuses, or by NaN, never by an access outside the tensors.
 // `slots` and `kept` carry counts as dimensions: their contents are not read.

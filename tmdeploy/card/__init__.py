@@ -1,0 +1,1 @@
+"""What a model is: architecture, recipe, schedule, preprocessing, MACs. No torch in here."""

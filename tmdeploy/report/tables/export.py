@@ -1,0 +1,90 @@
+"""What `tmdeploy export` prints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tmdeploy.card.metadata import ArtifactMetadata
+from tmdeploy.card.schedule import schedule_text
+from tmdeploy.data.samples import counted
+from tmdeploy.report.tables.model import model_rows
+from tmdeploy.report.tables.table import facts_table
+from tmdeploy.report.tables.validation import proved_text
+from tmdeploy.report.text import styled
+from tmdeploy.system.files import sha256
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from tmdeploy.export import ExportResult
+
+
+def export_document(result: ExportResult) -> dict[str, Any]:
+    """JSON, schema `tmdeploy.export/1`."""
+    verification = result.verification
+    return {
+        "schema": "tmdeploy.export/1",
+        "path": str(result.path),
+        "bytes": result.path.stat().st_size,
+        "sha256": sha256(result.path),
+        "metadata": result.metadata.model_dump(mode="json"),
+        "proved_against": proof_text(result.metadata),
+        "notes": list(result.notes),
+        "verification": None if verification is None else verification.model_dump(mode="json", by_alias=True),
+    }
+
+
+def export_table(result: ExportResult) -> Table:
+    """The file and its self-check."""
+    metadata, report = result.metadata, result.verification
+    table = facts_table(f"Exported {result.path}")
+    table.add_row("size", f"{result.path.stat().st_size / 1e6:.1f} MB")
+    table.add_row("architecture", str(metadata.architecture["name"]))
+    for row in model_rows(metadata.architecture, metadata.preprocessing, metadata.assumptions):
+        table.add_row(*row)
+    table.add_row("method", method_text(metadata))
+    if metadata.steps:
+        tokens = " → ".join(str(step.tokens_out) for step in metadata.steps)
+        table.add_row("tokens", f"{metadata.steps[0].tokens_in} → {tokens}")
+    form = [f"opset {metadata.opset}", metadata.precision, f"{metadata.lowering} lowering"]
+    form += ["dynamic batch"] if metadata.dynamic_batch else ["batch 1"]
+    form += [f"runtime input '{metadata.schedule_kind}'"] if metadata.runtime_schedule else []
+    form += ["uint8 pixels in"] if metadata.preprocessing_in_graph else []
+    table.add_row("form", ", ".join(form))
+    table.add_row("proved against", proof_text(metadata))
+    if report is None:
+        table.add_row("compared with PyTorch", styled(("no (--no-verify)", "yellow")))
+    else:
+        batches = ", ".join(map(str, report.batch_sizes))
+        error = report.model.logits_error_agreeing_max
+        schedules = counted(len(report.schedules), "schedule")
+        table.add_row("compared with PyTorch", f"{report.data}; batch {batches}; {schedules}")
+        if metadata.steps:
+            text = f"{report.agreeing} of {report.compared} plans equal, {report.near_ties} near-ties explained"
+            table.add_row("decisions", text)
+            table.add_row("reduction steps", proved_text(report))
+        table.add_row("logits error", "no image with equal plans" if error is None else f"{error:.1e}")
+    return table
+
+
+def proof_text(metadata: ArtifactMetadata) -> str:
+    """What the unmerged model was proved against, in words."""
+    proof = metadata.proof
+    if proof is None:
+        return "own reimplementation only (see export --against)"
+    images = counted(proof.images, "image") if proof.normalisation else counted(proof.images, "normalised image")
+    differing = f", {proof.top1_differing} with another top-1" if proof.top1_differing else ""
+    return f"{proof.owner_text}, unmerged: {images}, error {proof.error:.1e}, limit {proof.limit:.1e}{differing}"
+
+
+def method_text(metadata: ArtifactMetadata) -> str:
+    """Method, schedule, and options that are not the default, in one line."""
+    from tmdeploy.methods import build_method
+
+    defaults = build_method(metadata.method).options
+    changed = [f"{key}={value}" for key, value in metadata.method_options.items() if defaults.get(key) != value]
+    parts = [metadata.method]
+    if metadata.schedule_kind is not None:
+        parts.append(f"{metadata.schedule_kind} {schedule_text(metadata.schedule)}")
+        parts.append(f"in blocks {schedule_text(metadata.layers)}")
+    return ", ".join([*parts, *changed])

@@ -1,0 +1,70 @@
+"""What `tmdeploy infer` prints and writes."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING, Any
+
+from tmdeploy.data.images import told_apart
+from tmdeploy.inference import Predictions
+from tmdeploy.report.tables.table import plain_table
+from tmdeploy.report.text import one_line, styled
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def predictions_document(predictions: Predictions, model: dict[str, str]) -> dict[str, Any]:
+    """JSON, schema `tmdeploy.infer/1`."""
+    return {
+        "schema": "tmdeploy.infer/1",
+        "model": model,
+        "images": [
+            {
+                "path": str(image.path),
+                "top": [
+                    {"rank": g.rank, "index": g.index, "name": g.name, "probability": g.probability}
+                    for g in image.guesses
+                ],
+                "problem": image.problem or None,
+            }
+            for image in predictions.images
+        ],
+        "skipped": [{"path": str(path), "reason": reason} for path, reason in predictions.skipped],
+    }
+
+
+def predictions_csv(predictions: Predictions) -> str:
+    """One row an image and rank: path, rank, index, name, probability; a single row of a path alone without classes."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["path", "rank", "index", "name", "probability"])
+    for image in predictions.images:
+        if image.problem:
+            writer.writerow([image.path, "", "", "", ""])
+        for guess in image.guesses:
+            writer.writerow([image.path, guess.rank, guess.index, guess.name, f"{guess.probability:.6g}"])
+    return buffer.getvalue()
+
+
+def predictions_table(predictions: Predictions) -> Table:
+    """A row a class, the image at its first: a long name may wrap without moving its probability away from it."""
+    table = plain_table()
+    table.add_column("image", overflow="fold")
+    table.add_column("class", overflow="fold")
+    table.add_column("index", justify="right", no_wrap=True)
+    table.add_column("probability", justify="right", no_wrap=True)
+    names = told_apart([image.path for image in predictions.images])
+    for shown, image in zip(map(one_line, names), predictions.images, strict=True):
+        if image.problem:
+            table.add_row(shown, styled((f"none: {image.problem}", "red")), "", "", end_section=True)
+        for guess in image.guesses:
+            table.add_row(
+                shown if guess.rank == 1 else "",
+                one_line(guess.name),
+                str(guess.index),
+                f"{guess.probability:.1%}",
+                end_section=1 < guess.rank == len(image.guesses),
+            )
+    return table

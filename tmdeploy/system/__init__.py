@@ -1,0 +1,1 @@
+"""Processes, files and caches: what every other package may use."""

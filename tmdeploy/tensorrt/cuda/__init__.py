@@ -1,0 +1,1 @@
+"""The GPU: memory, streams, clocks and arrays on it, through cuda-bindings."""

@@ -1,0 +1,20 @@
+"""The token ops in TensorRT, as ahead-of-time Python plugins (TensorRT >= 10.9): the engine carries the kernels' PTX.
+
+An engine built this way needs neither a plugin library nor Python at run time. Three steps around the parser:
+
+    marked = mark_nodes(model)                 # ONNX nodes -> plugin nodes, in memory
+    register_plugins()                         # once a process
+    ... parse model.SerializeToString() ...
+    require_plugin_layers(network, marked)     # nothing fell back silently
+
+Nothing here imports TensorRT before `register_plugins`. docs/tensorrt-plugins.md says what has been run on what.
+"""
+
+from __future__ import annotations
+
+from tmdeploy.tensorrt.plugin.marking import mark_nodes, require_plugin_layers
+from tmdeploy.tensorrt.plugin.operators import NAMESPACE
+from tmdeploy.tensorrt.plugin.plugins import register_plugins
+from tmdeploy.tensorrt.plugin.ptx import PtxLibrary
+
+__all__ = ["NAMESPACE", "PtxLibrary", "mark_nodes", "register_plugins", "require_plugin_layers"]

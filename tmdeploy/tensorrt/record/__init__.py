@@ -1,0 +1,1 @@
+"""What is written beside an engine, and what its first bytes say."""

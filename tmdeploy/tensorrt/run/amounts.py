@@ -1,0 +1,57 @@
+"""Which batch sizes and schedules an engine runs with: checked by its sidecar, before anything reaches TensorRT."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tmdeploy.errors import UsageError
+from tmdeploy.tensorrt.record.sidecar import EngineRecord
+
+
+def amounts_for(record: EngineRecord, schedule: Sequence[int] | None, *, name: str) -> tuple[int, ...] | None:
+    """Values of the shape input; None if there is none.
+
+    Args:
+        record: Of the engine.
+        schedule: What was asked for; None takes the file's default, or the range's optimum if that lies outside.
+        name: Of the engine, for messages.
+
+    Raises:
+        UsageError: Outside the engine's range, of another length, or for an engine whose schedule is fixed.
+    """
+    allowed = record.schedule
+    if allowed is None:
+        if schedule is None:
+            return None
+        raise UsageError(
+            f"{name} was built with a fixed schedule", remedy="Build it with --schedule-range to change it"
+        )
+    if schedule is None:
+        default = record.model.schedule if record.model is not None else allowed.opt
+        inside = all(a <= b <= c for a, b, c in zip(allowed.min, default, allowed.max, strict=True))
+        return default if inside else allowed.opt
+    chosen = tuple(schedule)
+    if len(chosen) != len(allowed.max):
+        raise UsageError(f"{len(chosen)} amounts for {len(allowed.max)} reduction steps of {name}")
+    if not all(a <= b <= c for a, b, c in zip(allowed.min, chosen, allowed.max, strict=True)):
+        raise UsageError(f"{name} was built for {allowed}", remedy="Stay inside, or build with a wider range")
+    return chosen
+
+
+def check_batch(record: EngineRecord, batch: int, *, name: str, doing: str = "Bench") -> None:
+    """Refuse a batch that would be padded or cut, so that times are of what they say.
+
+    Args:
+        record: Of the engine.
+        batch: Images a run.
+        name: Of the engine, for messages.
+        doing: What the sizes are for, as an imperative.
+
+    Raises:
+        UsageError: No profile holds it.
+    """
+    if not any(profile.min <= batch <= profile.max for profile in record.profiles):
+        raise UsageError(
+            f"{name} takes batch {', '.join(map(str, record.profiles))}, not {batch}",
+            remedy=f"{doing} sizes it holds, or build it with another --profile",
+        )

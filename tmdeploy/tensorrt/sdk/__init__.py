@@ -1,0 +1,1 @@
+"""The two TensorRTs as Python packages, and whether they work here."""
