@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tmdeploy.backends.pairing import classes_of
 from tmdeploy.card.metadata import ArtifactMetadata, Preprocessing
-from tmdeploy.data.labels import classes_of
 from tmdeploy.errors import ArtifactError, DataError
 from tmdeploy.inference import classify
 

@@ -17,7 +17,8 @@ import tmdeploy
 from tests.cli.running import run
 from tests.export.exporting import export_module
 from tests.vits import tiny_images, tiny_vit
-from tmdeploy.backends import backend_for, ort_gpu, ort_packages
+from tmdeploy.backends import backend_for
+from tmdeploy.backends.onnxruntime import gpu, packages
 from tmdeploy.backends.onnxruntime.gpu import CudaTarget, cuda_options
 from tmdeploy.backends.onnxruntime.packages import CUDA, TENSORRT
 from tmdeploy.backends.onnxruntime.placement import Placement
@@ -107,7 +108,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reason(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What a try in another process finds; without trying."""
     reasons = ["libcublasLt.so.13: cannot open shared object file: No such file or directory"]
-    monkeypatch.setattr(ort_gpu, "reason_of", lambda provider, device_id: reasons[0])
+    monkeypatch.setattr(gpu, "reason_of", lambda provider, device_id: reasons[0])
     return reasons
 
 
@@ -121,19 +122,19 @@ def test_they_are_backends_of_onnx_files():
 
 def test_a_package_without_the_provider_is_refused_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch):
     runtime = FakeRuntime(offered=(CPU,))
-    monkeypatch.setattr(ort_packages, "installed_packages", lambda: {"onnxruntime": "1.31.1"})
+    monkeypatch.setattr(packages, "installed_packages", lambda: {"onnxruntime": "1.31.1"})
     with pytest.raises(EnvironmentMissing) as caught:
         CudaTarget(native=False).prepare(runtime, MODEL)
     assert f"was built without {CUDA}; it has {CPU}. Install the package for GPUs" in str(caught.value)
     assert "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'onnxruntime-gpu[" in str(caught.value)
     both = {"onnxruntime": "1.31.1", "onnxruntime-gpu": "1.30.0"}
-    monkeypatch.setattr(ort_packages, "installed_packages", lambda: both)
+    monkeypatch.setattr(packages, "installed_packages", lambda: both)
     with pytest.raises(EnvironmentMissing, match="onnxruntime 1.31.1 and onnxruntime-gpu 1.30.0 overwrite each other"):
         CudaTarget(native=False).prepare(runtime, MODEL)
 
 
 def test_the_installed_packages_are_found():
-    assert "onnxruntime" in ort_packages.installed_packages()
+    assert "onnxruntime" in packages.installed_packages()
 
 
 def test_preparing_prints_nothing(capsys: pytest.CaptureFixture[str]):
@@ -184,7 +185,7 @@ def test_a_session_of_the_cpu_is_refused_with_the_reason(reason: list[str]):
     ],
 )
 def test_reasons_and_remedies(said: str, told: str | None, remedy: str):
-    found = ort_packages.telling(said)
+    found = packages.telling(said)
     assert found == told if told is not None else found
     error = CudaTarget(native=False).cause(FakeRuntime(), RuntimeError(said))
     assert error is not None
@@ -395,7 +396,7 @@ def test_doctor_tries_them(monkeypatch: pytest.MonkeyPatch):
             raise EnvironmentMissing("TensorRT is not here", remedy="Install it")
         return "1.31.1, model ran"
 
-    monkeypatch.setattr(ort_packages, "trial", trial)
+    monkeypatch.setattr(packages, "trial", trial)
     states = {state.name: state for state in examine().backends}
     assert tried == [CUDA, TENSORRT]
     assert (states["ONNX Runtime (CUDA)"].works, states["ONNX Runtime (TensorRT)"].works) == (True, False)
@@ -404,7 +405,7 @@ def test_doctor_tries_them(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_trial_says_what_is_wrong(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(EnvironmentMissing, match="was built without"):
-        ort_packages.trial(CUDA)  # of the installed onnxruntime, in this process
-    assert ort_packages.reason_of(CPU) is None  # in another one, where 1 + 1 is 2
+        packages.trial(CUDA)  # of the installed onnxruntime, in this process
+    assert packages.reason_of(CPU) is None  # in another one, where 1 + 1 is 2
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    assert ort_packages.reason_of(CPU) == "exit code 1"
+    assert packages.reason_of(CPU) == "exit code 1"

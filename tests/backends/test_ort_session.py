@@ -11,7 +11,8 @@ from typing import TextIO
 
 import pytest
 
-from tmdeploy.backends import open_runner, ort_packages
+from tmdeploy.backends import open_runner
+from tmdeploy.backends.onnxruntime import packages
 from tmdeploy.backends.onnxruntime.session import CPU, CpuTarget, make_session
 from tmdeploy.errors import ArtifactError
 
@@ -64,6 +65,6 @@ def test_libraries_that_are_not_there_are_no_news(capfd: pytest.CaptureFixture[s
         looked.append(directory)
         one()
 
-    ort_packages.load_libraries(SimpleNamespace(preload_dlls=preload_dlls), ort_packages.CUDA)
+    packages.load_libraries(SimpleNamespace(preload_dlls=preload_dlls), packages.CUDA)
     assert looked == ["nowhere"]
     assert capfd.readouterr() == ("", "")

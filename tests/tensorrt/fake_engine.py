@@ -10,10 +10,11 @@ import pytest
 from tests.tensorrt.engines import engine_file, rtx_bytes
 from tests.tensorrt.fakes import FakeCuda, FakeNvml, FakeTensorrt
 from tmdeploy.backends import tensorrt
-from tmdeploy.tensorrt import device, timing
+from tmdeploy.tensorrt.cuda import device
 from tmdeploy.tensorrt.cuda.gpu import Gpu
 from tmdeploy.tensorrt.record.profiles import BatchRange
 from tmdeploy.tensorrt.record.sidecar import Tensor
+from tmdeploy.tensorrt.run import timing
 from tmdeploy.tensorrt.run.compatibility import Fit, read_engine
 from tmdeploy.tensorrt.sdk.flavor import Flavor, Toolkit
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.tensorrt.fakes import FakeCuda, FakeNvml
-from tmdeploy.tensorrt import clocks, device
+from tmdeploy.tensorrt.cuda import clocks, device
 from tmdeploy.tensorrt.cuda.clocks import ClockReading, clock_reader
 
 

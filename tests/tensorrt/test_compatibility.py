@@ -74,7 +74,7 @@ def _no_sidecar(folder: Path) -> Path:
 
 def _damaged_sidecar(folder: Path) -> Path:
     path = engine_file(folder, rtx_bytes())
-    sidecar_path(path).write_text('{"schema": "tmdeploy.tensorrt/1"}')
+    sidecar_path(path).write_text('{"schema": "tmdeploy.engine/1"}')
     return path
 
 

@@ -13,13 +13,15 @@ from tests.tensorrt.fakes import FakeCuda
 from tmdeploy.errors import ArtifactError, EnvironmentMissing, UsageError
 from tmdeploy.report.console import PlainConsole
 from tmdeploy.report.tables.layers import print_layers, print_times
-from tmdeploy.tensorrt import compatibility, device, inspection
+from tmdeploy.tensorrt.cuda import device
 from tmdeploy.tensorrt.cuda.gpu import Gpu
+from tmdeploy.tensorrt.explain import document
 from tmdeploy.tensorrt.explain.document import EngineInspection, TimesRequest, inspect_engine
 from tmdeploy.tensorrt.explain.loaded import read_inspector
 from tmdeploy.tensorrt.record.layers import LayerFile, Listing, Operand, write_layers
 from tmdeploy.tensorrt.record.profiles import BatchRange, ScheduleRange
 from tmdeploy.tensorrt.record.sidecar import EngineRecord, Options, PluginLayer, PtxRecord, Tensor, Vehicle
+from tmdeploy.tensorrt.run import compatibility
 from tmdeploy.tensorrt.run.compatibility import Fit, read_engine
 from tmdeploy.tensorrt.run.trust import TRUST_VARIABLE, trust_engines
 from tmdeploy.tensorrt.sdk.flavor import Flavor, Toolkit
@@ -49,7 +51,7 @@ def _fits(monkeypatch: pytest.MonkeyPatch, module: FakeInspection) -> None:
     def fit(path: Path) -> Fit:
         return Fit(read_engine(path), Toolkit(Flavor.TENSORRT, module, "11.4.0.106"), GPU, None)
 
-    monkeypatch.setattr(inspection, "check_fit", fit)
+    monkeypatch.setattr(document, "check_fit", fit)
     monkeypatch.setattr(device, "cuda_runtime", lambda _: module.cuda)
 
 
@@ -169,7 +171,7 @@ def test_without_a_listing_it_says_where_one_is(tmp_path: Path, monkeypatch: pyt
     def missing(path: Path) -> Fit:
         raise EnvironmentMissing("no GPU")
 
-    monkeypatch.setattr(inspection, "check_fit", missing)
+    monkeypatch.setattr(document, "check_fit", missing)
     path = _engine(tmp_path, kernels={"total": 3, "types": {"kgen": 3}})
     assert "tiny.plan.layers.json is not beside the engine" in inspect_engine(path).listings_note
     assert "the build log did not list them" in inspect_engine(_engine(tmp_path)).listings_note

@@ -97,7 +97,7 @@ class Use:
 
 
 def _uses() -> tuple[Use, ...]:
-    return tuple(sorted({use for path in SOURCES.glob("*.py") for use in _uses_of(path)}, key=lambda use: use.where))
+    return tuple(sorted({use for path in SOURCES.rglob("*.py") for use in _uses_of(path)}, key=lambda use: use.where))
 
 
 def _uses_of(path: Path) -> Iterator[Use]:
@@ -258,7 +258,7 @@ def test_tensorrt_rtx():
 def test_cuda_runtime():
     runtime = pytest.importorskip("cuda.bindings.runtime", reason="CUDA CALLS ARE NOT CHECKED: no cuda-bindings")
     calls = []
-    for path in SOURCES.glob("*.py"):
+    for path in SOURCES.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
                 continue

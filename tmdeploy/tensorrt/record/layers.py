@@ -135,7 +135,7 @@ class Listing(_Frozen):
 class LayerFile(_Frozen):
     """`model.plan.layers.json`: what the build log said about the layers, for machines that cannot load the engine."""
 
-    schema_: str = Field(default="tmdeploy.tensorrt-layers/1", alias="schema")
+    schema_: str = Field(default="tmdeploy.engine-layers/1", alias="schema")
     engine_sha256: str
     listings: tuple[Listing, ...] = Field(
         description="one a profile; one of all, where the log does not tell them apart"

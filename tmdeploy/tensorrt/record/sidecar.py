@@ -108,7 +108,7 @@ class BuildMemory(_Frozen):
 class EngineRecord(_Frozen):
     """The sidecar."""
 
-    schema_: str = Field(default="tmdeploy.tensorrt/1", alias="schema")
+    schema_: str = Field(default="tmdeploy.engine/1", alias="schema")
     version: int = SIDECAR_VERSION
     tool_version: str
     flavor: Flavor = Field(validation_alias="flavour", serialization_alias="flavour")
