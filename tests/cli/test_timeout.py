@@ -18,7 +18,6 @@ import sys
 import tmdeploy.system.boundary as boundary
 import tmdeploy_cli
 boundary._GRACE_S = 0.1
-from tmdeploy.backends.onnxruntime.runner import session as ort_session
 
 def run_session(session, names, feeds, *, path, cause=None):
     with boundary.foreign_run(path):
