@@ -23,7 +23,7 @@ _SYMBOL = "import ctypes, sys; getattr(ctypes.CDLL(sys.argv[1]), sys.argv[2])"
 
 
 class BuildError(TmdeployError):
-    """The compiler or CMake refused."""
+    """CMake or the compiler failed."""
 
 
 def plugin_sources() -> Path:
@@ -54,10 +54,10 @@ def build_ort(
 
     Args:
         output: Folder for it; None takes the one where tmdeploy finds it by itself.
-        cuda: Also for the CUDA provider.
+        cuda: Also build kernels for the CUDA provider.
         architectures: With `cuda`, compute capabilities without the dot, "75,80,90"; None compiles for all supported.
-        headers: Folder of ONNX Runtime's; None looks for them.
-        problem: Tries it, as for `build_library`; None loads it into ONNX Runtime.
+        headers: Folder of ONNX Runtime's headers; None searches for it.
+        problem: Tries the library, see `build_library`; None loads it into ONNX Runtime.
         progress: Called with a short description.
 
     Returns:
@@ -93,10 +93,10 @@ def build_library(
     """Build a library elsewhere, try it, and only then put it in place.
 
     Args:
-        target: Of the CMake project.
-        part: Folder of the project that makes it.
+        target: Target of the CMake project.
+        part: Folder of the project that builds it.
         library: Where it goes.
-        options: CMake's.
+        options: Options for CMake.
         problem: Says why a library does not load, None if it does.
         progress: Called with a short description.
 
@@ -134,7 +134,7 @@ def build(
         raise EnvironmentMissing("building native code needs CMake", remedy="Install it with: pip install cmake")
     compiler = find_compiler()
     command = [cmake, "-S", str(plugin_sources()), "-B", str(folder)]
-    if not os.environ.get("CXX"):  # which CMake reads, with the arguments that may be in it
+    if not os.environ.get("CXX"):  # CMake reads CXX itself, with any arguments in it
         command.append(f"-DCMAKE_CXX_COMPILER={compiler}")
     if shutil.which("ninja") is not None:
         command += ["-G", "Ninja"]
@@ -165,9 +165,9 @@ def find_compiler() -> str:
 
 
 def symbol_problem(library: Path, symbol: str) -> str | None:
-    """Why a library does not load, or lacks a function; None if it has it.
+    """Why a library does not load or lacks a function; None if it is fine.
 
-    Tried in another process, which may crash, and without the runtime: it need not be installed here.
+    The library is tried in another process, which may crash. The runtime need not be installed.
     """
     done = run_python(_SYMBOL, str(library.resolve()), symbol, timeout=120)
     return None if done.returncode == 0 else last_words(done)
@@ -190,7 +190,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _install(made: Path, library: Path) -> None:
-    """The library and its checksum; new files, so that owner and mode are those that loading asks for."""
+    """Install the library and its checksum as new files, with the owner and mode that loading requires."""
     for path in (checksum_path(library), library):
         with contextlib.suppress(FileNotFoundError):
             path.unlink()

@@ -1,4 +1,4 @@
-"""The CUDA compiler, and for which GPUs it compiles."""
+"""The CUDA compiler and the GPU architectures to compile for."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def cuda_options(architectures: str | None) -> dict[str, str]:
             oldest is kept as PTX too, which newer GPUs compile when they load it.
 
     Raises:
-        UsageError: Not such a list.
+        UsageError: The list is malformed.
         EnvironmentMissing: No nvcc.
     """
     chosen = {} if architectures is None else {"CMAKE_CUDA_ARCHITECTURES": _cmake_list(architectures)}

@@ -1,4 +1,4 @@
-"""ONNX Runtime's C headers, which its Python wheel does not bring."""
+"""ONNX Runtime's C headers, which its Python wheel lacks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SYSTEM = (
 
 
 def find_ort_headers() -> Path | None:
-    """The folder of onnxruntime_c_api.h: from the environment, downloaded before, or of the system.
+    """The folder of onnxruntime_c_api.h: named by the environment, downloaded earlier, or the system's.
 
     Raises:
         EnvironmentMissing: The environment names a folder without it, or somebody else could have written the header.
@@ -45,7 +45,7 @@ def find_ort_headers() -> Path | None:
 
 
 def check_headers(header: Path) -> None:
-    """Refuse headers that somebody else could have written: they become code.
+    """Refuse headers that somebody else could have written: they are compiled into code that runs here.
 
     Raises:
         EnvironmentMissing: They are.
@@ -56,7 +56,7 @@ def check_headers(header: Path) -> None:
 
 
 def downloaded_headers() -> Path:
-    """Where `download_ort_headers` puts them."""
+    """The folder that `download_ort_headers` fills."""
     return cache_folder().parent / "onnxruntime-headers"
 
 
@@ -73,7 +73,7 @@ def download_ort_headers(target: Path | None = None) -> Path:
         The folder of onnxruntime_c_api.h.
 
     Raises:
-        EnvironmentMissing: No apt here, or the package cannot be had.
+        EnvironmentMissing: There is no apt, or the package is unavailable.
     """
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         raise EnvironmentMissing("downloading ONNX Runtime's headers needs apt-get and dpkg-deb", remedy=_BY_HAND)

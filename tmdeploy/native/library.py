@@ -24,12 +24,12 @@ _REASON = "no_library.txt"
 
 @dataclass(frozen=True)
 class NativeLibrary:
-    """A place where the library may be.
+    """A place where the library may be found.
 
     Attributes:
         path: The file.
-        origin: Why this place is looked at.
-        asked_for: The user named it, so it must be there and load.
+        origin: Why this place is searched.
+        asked_for: The user named it, so it must exist and load.
     """
 
     path: Path
@@ -38,12 +38,12 @@ class NativeLibrary:
 
     @property
     def exists(self) -> bool:
-        """Whether there is anything, be it a broken link: what is there is used or refused, not passed over."""
+        """Whether the path exists, even as a broken link: what exists is used or refused, never skipped."""
         return os.path.lexists(self.path)
 
 
 def ort_libraries() -> tuple[NativeLibrary, ...]:
-    """The places in the order in which they are looked at."""
+    """The places to search, in order."""
     places = []
     named = os.environ.get(LIBRARY_VARIABLE)
     if named:
@@ -63,12 +63,12 @@ def ort_library() -> NativeLibrary | None:
 
 
 def packaged_library(native: Path) -> Path:
-    """Where a wheel has the library, in its folder `tmdeploy/native`."""
+    """Path of the library inside a wheel's `tmdeploy/native`."""
     return native / "lib" / ORT_LIBRARY
 
 
 def packaged_reason(native: Path = _PACKAGE) -> Path:
-    """Where a wheel without the library says why it has none."""
+    """The file in which a wheel without the library says why it has none."""
     return native / _REASON
 
 
@@ -81,15 +81,15 @@ def has_cuda_kernels(library: Path) -> bool:
 
 
 def first_library(places: Sequence[NativeLibrary], *, variable: str, command: str) -> NativeLibrary | None:
-    """The first library that is there; None where there is none, or where native code is refused.
+    """The first library that exists; None if there is none or native code is refused.
 
     Args:
-        places: In the order in which they are looked at.
-        variable: Of the environment, by which the user names one.
-        command: Builds it.
+        places: Places to search, in order.
+        variable: Environment variable with which the user names one.
+        command: The command that builds it.
 
     Returns:
-        With its path resolved: the very file that was checked.
+        The library with its path resolved: exactly the file that was checked.
 
     Raises:
         EnvironmentMissing: The environment names a file that is not there, or the first one is refused.
@@ -108,7 +108,7 @@ def first_library(places: Sequence[NativeLibrary], *, variable: str, command: st
 
 
 def native_wanted() -> bool:
-    """Whether native code may run where there is some."""
+    """Whether native code may run if it exists."""
     return os.environ.get(REFUSAL_VARIABLE) != "0"
 
 
@@ -118,5 +118,5 @@ def refuse_native() -> None:
 
 
 def cache_folder() -> Path:
-    """The user's folder for what is built here. One a version: a library of another one may not fit."""
+    """The user's folder for libraries built here, one per version of tmdeploy."""
     return user_cache() / tmdeploy.__version__

@@ -1,4 +1,4 @@
-"""The extension library for OpenVINO: where it is, building it.
+"""The extension library for OpenVINO: finding and building it.
 
 It is built for one version of OpenVINO and loads in that version only (the runtime's file name carries the version), so
 it is kept apart by version and no wheel of tmdeploy can bring it.
@@ -24,7 +24,7 @@ BUILD_COMMAND = "tmdeploy plugins build --openvino"
 
 
 def openvino_libraries() -> tuple[NativeLibrary, ...]:
-    """The places in the order in which they are looked at."""
+    """The places to search, in order."""
     places = []
     named = os.environ.get(OPENVINO_VARIABLE)
     if named:
@@ -44,7 +44,7 @@ def openvino_library() -> NativeLibrary | None:
 
 
 def built_folder() -> Path:
-    """Where the library for the installed OpenVINO is put."""
+    """The folder for a library built for the installed OpenVINO."""
     return cache_folder() / f"openvino-{package_version('openvino')}"
 
 
@@ -65,7 +65,7 @@ def cmake_folder() -> Path:
 
 
 def build_options() -> dict[str, str]:
-    """CMake's options for it.
+    """Options for CMake.
 
     Raises:
         EnvironmentMissing: OpenVINO is not installed, or without its CMake files.

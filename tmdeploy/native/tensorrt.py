@@ -1,4 +1,4 @@
-"""The plugin library for TensorRT: where it is, building it.
+"""The plugin library for TensorRT: finding and building it.
 
 `tmdeploy build --plugin` takes it; engines that were built with it look for it by its checksum. It links nothing of
 TensorRT.
@@ -21,7 +21,7 @@ BUILD_COMMAND = "tmdeploy plugins build --tensorrt"
 
 
 def tensorrt_libraries() -> tuple[NativeLibrary, ...]:
-    """The places where an engine's plugin library is looked for: named by the user, where `build_tensorrt` puts it."""
+    """Where an engine's plugin library may be: as named by the user, or where `build_tensorrt` puts it."""
     named = os.environ.get(TENSORRT_VARIABLE)
     places = [NativeLibrary(Path(named), f"environment variable {TENSORRT_VARIABLE}", asked_for=True)] if named else []
     return (*places, NativeLibrary(cache_folder() / TENSORRT_LIBRARY, f"built by {BUILD_COMMAND}"))
@@ -59,5 +59,5 @@ def build_tensorrt(
 
 
 def tensorrt_problem(library: Path) -> str | None:
-    """Why the library cannot be loaded, or is no plugin library; None if it is one. Needs no TensorRT."""
+    """Why the library cannot be loaded, or is no plugin library; None if all is well. TensorRT is not needed."""
     return symbol_problem(library, "getCreators")

@@ -1,4 +1,4 @@
-"""TensorRT's C++ headers, which no wheel of NVIDIA's brings."""
+"""TensorRT's C++ headers, which NVIDIA's wheels lack."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BY_HAND = f"Unpack a TensorRT release and set {ROOT_VARIABLE} to its folder"
 
 
 def find_tensorrt_headers() -> Path | None:
-    """The folder of NvInferRuntime.h: of TENSORRT_ROOT, of the system, or downloaded before.
+    """The folder of NvInferRuntime.h: from TENSORRT_ROOT, the system, or an earlier download.
 
     Raises:
         EnvironmentMissing: TENSORRT_ROOT names a folder without it.
@@ -45,7 +45,7 @@ def find_tensorrt_headers() -> Path | None:
 
 
 def downloaded_headers() -> Path:
-    """Where `download_tensorrt_headers` puts them."""
+    """The folder that `download_tensorrt_headers` fills."""
     return cache_folder().parent / "tensorrt-headers-10.14"
 
 
@@ -56,7 +56,7 @@ def download_tensorrt_headers() -> Path:
         The folder of NvInferRuntime.h.
 
     Raises:
-        EnvironmentMissing: The wheel cannot be had, or is not the one that was checked.
+        EnvironmentMissing: The wheel is unavailable, or its checksum differs from the pinned one.
     """
     with tempfile.TemporaryDirectory(prefix="tmdeploy-headers-") as temporary:
         options = ("--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:")

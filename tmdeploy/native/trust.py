@@ -1,8 +1,8 @@
-"""Which native libraries are loaded: those that nobody else could have written, whole, and as they were built.
+"""Which native libraries may be loaded: intact ones that nobody else could have written.
 
-A library runs with all that its user may do. Whoever can write tmdeploy's own code can do that already, so the folders
-that hold this code, and its owner, are trusted; anything else must belong to the user or to root and be writable by
-nobody else, and so must the folders above it. Then what was checked is what is loaded: nobody can exchange it.
+A library runs with all the rights of its user. Whoever can write tmdeploy's own code has those already, so the folders
+of this code and its owner are trusted. Anything else must belong to the user or to root and be writable by nobody
+else, and so must the folders above it: then nobody can exchange a library between the check and the load.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ def checked_library(library: Path, *, build: str, without: str = NO_NATIVE, stat
     Args:
         library: The file.
         build: The command that builds it, for the remedy.
-        without: How to do without it, as an imperative.
-        stated: Its SHA-256, if that is known from elsewhere; None reads the file beside it.
+        without: How to do without it, as an instruction.
+        stated: Its expected SHA-256; None reads it from the file beside the library.
 
     Returns:
-        The file without symbolic links: what is to be loaded.
+        The path with symbolic links resolved: load exactly this file.
 
     Raises:
         EnvironmentMissing: It is refused.
@@ -57,10 +57,10 @@ def checked_library(library: Path, *, build: str, without: str = NO_NATIVE, stat
 
 
 def writable_by_others(path: Path) -> tuple[str, str] | None:
-    """Who else could have written a file of code, and what to do; None if nobody.
+    """Who else could have written a file of code, with the remedy; None if nobody could.
 
     Args:
-        path: Resolved.
+        path: The file, links resolved.
     """
     if sys.platform == "win32":
         return None
@@ -76,9 +76,9 @@ def writable_by_others(path: Path) -> tuple[str, str] | None:
             return f"{what} to user {status.st_uid}, not to you or root", "Build your own"
         shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
         if status.st_gid == code.st_gid:
-            shared &= ~(code.st_mode & stat.S_IWGRP)  # a group that may write this code, too
+            shared &= ~(code.st_mode & stat.S_IWGRP)  # a group that may also write this code
         if stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX:
-            shared = 0  # as /tmp: there nobody renames or removes what belongs to another
+            shared = 0  # sticky, like /tmp: nobody can remove the files of others
         if shared:
             what = "it is" if entry == path else f"its folder {entry} is"
             return (
@@ -89,7 +89,7 @@ def writable_by_others(path: Path) -> tuple[str, str] | None:
 
 
 def make_private_folder(folder: Path) -> None:
-    """Create a folder for libraries and those above it; others may read what is created, and not write.
+    """Create a folder for libraries, and its parents, that others may read but not write.
 
     Raises:
         EnvironmentMissing: Others can write the folder, or one above it: what is built there would not be loaded.
@@ -99,7 +99,7 @@ def make_private_folder(folder: Path) -> None:
         if not entry.exists():
             entry.mkdir(mode=0o755, exist_ok=True)
             if sys.platform != "win32":
-                entry.chmod(stat.S_IMODE(entry.stat().st_mode) & ~0o022)  # a umask of 002 leaves the group
+                entry.chmod(stat.S_IMODE(entry.stat().st_mode) & ~0o022)  # a umask of 002 lets the group write
     who = writable_by_others(folder.resolve())
     if who is not None:
         raise EnvironmentMissing(
@@ -113,7 +113,7 @@ def checksum_path(library: Path) -> Path:
 
 
 def write_checksum(library: Path) -> None:
-    """Write that file. Raises ArtifactError as `files.atomic_path` does."""
+    """Write the checksum file. Raises ArtifactError as `files.atomic_path` does."""
     write_text(checksum_path(library), f"{sha256(library)}  {library.name}\n")
 
 

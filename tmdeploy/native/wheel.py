@@ -1,6 +1,6 @@
 """The native library for ONNX Runtime inside a wheel: built by `pip install .` where that can be done.
 
-Imported by setup.py, where nothing is installed but the tools of the build: only the standard library here.
+setup.py imports it where only the build tools are installed, so it uses the standard library only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ENTRY = "RegisterCustomOps"
 
 
 def requirements() -> list[str]:
-    """What building the library takes from the package index; nothing where it will not be built."""
+    """Packages that building the library needs; none if it will not be built."""
     if not native_wanted():
         return []
     try:
@@ -36,7 +36,7 @@ def put_library(native: Path) -> str | None:
     The environment variable TMDEPLOY_NATIVE decides: 0 builds none, 1 insists on it.
 
     Args:
-        native: That folder.
+        native: The folder.
 
     Returns:
         Why there is no library; None if there is.

@@ -1,1 +1,1 @@
-"""Processes, files and caches: what every other package may use."""
+"""Files, caches, child processes and facts about the machine, for every other package."""

@@ -1,7 +1,7 @@
-"""The edge between this package and the libraries that files are given to.
+"""The boundary between this package and the libraries that read and run the user's files.
 
-A file can be wrong in more ways than anybody lists, and libraries answer each with an exception of their own. Every
-call that gives a library something from a file goes through here: `library_call` around reading and passes over graphs,
+A file can be broken in more ways than anybody can list, and every library raises exceptions of its own. Every call
+that hands a library something from a file goes through here: `library_call` around reading and passes over graphs,
 `foreign_run` around loading and running a model, which may also never return.
 """
 
@@ -20,7 +20,7 @@ _GRACE_S = 2.0  # after a library was asked to stop
 
 
 def first_line(error: Exception) -> str:
-    """Of a library's message; with the type's name where it says nothing, or only which key is missing."""
+    """The first line of a library's message, with the exception's type where the message alone says too little."""
     lines = str(error).strip().splitlines()
     if not lines or isinstance(error, (LookupError, AssertionError)):
         return " ".join([type(error).__name__, *lines[:1]])
@@ -35,9 +35,9 @@ def library_call(
 
     Args:
         path: The file.
-        what: Became of it, as in "cannot be quantised"; what the library says follows in brackets.
+        what: What went wrong, such as "cannot be quantised"; the library's own message follows in brackets.
         remedy: What to do.
-        told: Finds the telling line of an exception; empty: there is none.
+        told: Picks the line of the exception to show; an empty string shows none.
 
     Raises:
         ArtifactError: The library raised anything but our own errors, or ran out of memory.
@@ -52,7 +52,7 @@ def library_call(
 
 
 class _TimeLimit:
-    """How long one call may take, and the thread that looks after it."""
+    """How long one call may take, and the thread that enforces it."""
 
     def __init__(self) -> None:
         self.seconds: float | None = None
@@ -98,9 +98,9 @@ _limit = _TimeLimit()
 
 
 def set_time_limit(seconds: float | None) -> None:
-    """Let no call of `foreign_run` take longer; None: however long it takes.
+    """Limit the time of every call of `foreign_run`; None removes the limit.
 
-    A library that does not stop when it is asked to takes the process with it: this is for the command line.
+    A library that does not stop when asked ends the process, so this is for the command line only.
     """
     _limit.seconds = seconds
 

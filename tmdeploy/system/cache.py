@@ -1,4 +1,4 @@
-"""The user's folder for what can be made again: libraries built here, headers, TensorRT's caches."""
+"""The user's cache folder: libraries built here, downloaded headers, TensorRT's caches."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ CACHE_VARIABLE = "TMDEPLOY_CACHE"
 
 
 def user_cache() -> Path:
-    """`TMDEPLOY_CACHE`, else the system's usual place.
+    """The folder named by `TMDEPLOY_CACHE`, or the system's usual one.
 
     Raises:
-        UsageError: TMDEPLOY_CACHE is relative: another folder wherever a command is called, and code is loaded from it.
+        UsageError: TMDEPLOY_CACHE is relative, which would load code from wherever the command is called.
     """
     chosen = os.environ.get(CACHE_VARIABLE)
     if chosen:
@@ -27,5 +27,5 @@ def user_cache() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "tmdeploy"
     base = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG Base Directory Specification: relative paths are invalid, and to be ignored.
+    # The XDG Base Directory Specification: relative paths are invalid and must be ignored.
     return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "tmdeploy"

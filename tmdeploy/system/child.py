@@ -1,4 +1,4 @@
-"""Python started in another process: to survive a crash of a library, or to count one model's memory alone.
+"""Python in another process: to survive the crash of a library, or to measure the memory of one model.
 
 `python -c` and `python -m` look for modules in the current directory before anywhere else, so that a `numpy.py` beside
 somebody's model would run. Every Python process of ours is started here, where that directory is left out.
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 _SAFE = sys.version_info >= (3, 11)
-# Last: a tmdeploy that was not installed, but found by whoever started us, is found by the child too.
+# Last, so that the child finds a tmdeploy that is not installed but was found by this process.
 _HOME = f"import sys; sys.path.append({str(Path(__file__).resolve().parents[1])!r})\n"
 
 
@@ -21,19 +21,19 @@ def python_command(code: str, *arguments: str) -> list[str]:
     PYTHONPATH, the user's site-packages and editable installs hold as they do here.
 
     Args:
-        code: Of a module; `sys.argv[1:]` are the arguments.
-        arguments: For it.
+        code: Source of a module; `sys.argv[1:]` holds the arguments.
+        arguments: Its command-line arguments.
     """
     return [sys.executable, *(["-P"] if _SAFE else []), "-c", _clean(_SAFE) + _HOME + code, *arguments]
 
 
 def run_python(code: str, *arguments: str, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
-    """Run `code` in a process of its own; what it printed is in the result.
+    """Run `code` in a process of its own and capture what it prints.
 
     Args:
-        code: As for `python_command`.
-        arguments: For it.
-        timeout: Seconds.
+        code: See `python_command`.
+        arguments: Its command-line arguments.
+        timeout: In seconds.
 
     Raises:
         subprocess.TimeoutExpired: It took longer.
@@ -49,5 +49,5 @@ def last_words(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def _clean(safe: bool) -> str:
-    """Option -P came with Python 3.11. Before it, `-c` puts '' first after site has run, and sys is built in."""
+    """Remove the current directory from the module path: option -P exists from Python 3.11 on only."""
     return "" if safe else "import sys; sys.path[:1] == [''] and sys.path.pop(0)\n"

@@ -1,7 +1,7 @@
-"""Ending the process where an exception cannot: temporary files are removed first.
+"""Ending the process from another thread, after removing temporary files.
 
 A call into a library cannot be interrupted from Python, so what stops one is a thread that ends the process, and no
-`finally` runs. Whatever must not stay behind is therefore written down here.
+`finally` runs. Whatever must be cleaned up is therefore registered here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 _temporaries: set[Path] = set()
-_SHOW_CURSOR = "\x1b[?25h"  # a progress display hides it
+_SHOW_CURSOR = "\x1b[?25h"  # a progress display may have hidden the cursor
 
 
 @contextlib.contextmanager

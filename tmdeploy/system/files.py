@@ -16,20 +16,20 @@ from pathlib import Path
 from tmdeploy.errors import ArtifactError, UsageError
 from tmdeploy.system.ending import removed_at_the_end
 
-if sys.platform != "win32":  # where nobody can be asked whether a temporary file is still in use, so none is removed
+if sys.platform != "win32":  # without locks nobody knows whether a temporary file is still in use, so none is removed
     import fcntl
 
-_STEM_BYTES = 255 - len(".-4194304-0123abcd.safetensors")  # of a name, 255 is what file systems take
+_STEM_BYTES = 255 - len(".-4194304-0123abcd.safetensors")  # file systems allow names of 255 bytes
 
 
 def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[str | Path] = ()) -> None:
-    """Fail early, before minutes of work, when what a command is to write cannot be written or would destroy something.
+    """Fail before minutes of work if an output cannot be written or would overwrite an input.
 
     Args:
-        outputs: By the option that names each, such as `--json`, or what it is (`the sidecar`) where it goes with what
-            `-o` names. None is not written. A device or pipe is fine here; whether one is fine for this output,
+        outputs: Paths by the option that names them, such as `--json`, or by what they are (`the sidecar`) if they go
+            along with `-o`. None is not written. A device or pipe is fine here; whether one is fine for this output,
             `atomic_path` and `write_text` say.
-        inputs: What the command reads; those that do not exist are left to whoever reads them.
+        inputs: Files that the command reads; a missing one is reported by the code that reads it.
 
     Raises:
         UsageError: An output is an input, or another output, under whatever name or link.
@@ -82,8 +82,8 @@ def atomic_path(target: Path, *, option: str = "-o") -> Iterator[Path]:
     leave it behind, but never under the target's name, and the next write to the same target removes it.
 
     Args:
-        target: A file, or where one shall be.
-        option: What the user named it with, for the remedy.
+        target: The file to write.
+        option: The option that named it, for the remedy.
 
     Raises:
         ArtifactError: The folder is missing or not writable, the disk is full, or `target` is no regular file.
@@ -117,7 +117,7 @@ def atomic_path(target: Path, *, option: str = "-o") -> Iterator[Path]:
 
 
 def write_text(target: Path, text: str, *, option: str = "-o") -> None:
-    r"""Write a text file atomically, UTF-8; what is no character (of a file name that is no UTF-8) is written `\udcff`.
+    r"""Write a text file atomically, as UTF-8; bytes of file names that are not UTF-8 are escaped as `\udcff`.
 
     A device or pipe (`/dev/stdout`, `/dev/null`) is written to. Raises ArtifactError as `atomic_path` does.
     """
@@ -128,7 +128,7 @@ def write_text(target: Path, text: str, *, option: str = "-o") -> None:
             temporary.write_bytes(content)
         return
     try:
-        with target.open("ab") as stream:  # "w" would cut what a redirected /dev/stdout has got so far
+        with target.open("ab") as stream:  # "w" would truncate a redirected /dev/stdout
             stream.write(content)
     except OSError as error:
         raise _cannot_write(target, error, option) from error
@@ -157,10 +157,10 @@ def sha256(path: Path) -> str:
 
 
 def _existing(target: Path, option: str) -> os.stat_result | None:
-    """What is there now, links followed; None if nothing is.
+    """The existing file, links followed; None if there is none.
 
     Raises:
-        ArtifactError: A folder, a socket or a disk is, or it cannot be looked at.
+        ArtifactError: It is a folder, a socket or a block device, or cannot be examined.
     """
     try:
         os.stat(target.parent)
@@ -177,7 +177,7 @@ def _existing(target: Path, option: str) -> os.stat_result | None:
 
 
 def _is_stream(target: Path) -> bool:
-    """Whether to write into what is there rather than to replace it: a device, a pipe, an open file by its number."""
+    """Whether to write into the existing target instead of replacing it: a device, a pipe, an open file descriptor."""
     try:
         mode = os.stat(target).st_mode
     except OSError:
@@ -191,7 +191,7 @@ def _real(target: Path) -> Path:
 
 
 def _identity(path: Path) -> tuple[object, object]:
-    """The same for two paths that are one file, by whatever link; of a file to be made, that may be one."""
+    """A key that is equal for two paths to one file, through any link; also for files that do not exist yet."""
     try:
         found = os.stat(path)
     except OSError:
@@ -201,7 +201,7 @@ def _identity(path: Path) -> tuple[object, object]:
 
 
 def _same(one: Path, other: Path) -> bool:
-    """Whether two paths of one identity are one file: names that differ in case are, where the file system says so."""
+    """Whether two paths with equal keys are one file; names that differ in case are, on some file systems."""
     return one.exists() or _real(one) == _real(other) or _ignores_case(_real(one).parent)
 
 
@@ -212,7 +212,7 @@ def _ignores_case(folder: Path) -> bool:
 
 
 def _create(target: Path, mode: int) -> tuple[int, Path]:
-    """A new file beside `target`, locked as long as its descriptor is open."""
+    """Create a file beside `target`, locked while its descriptor is open."""
     while True:
         name = f"{_prefix(target)}{os.getpid()}-{secrets.token_hex(4)}{target.suffix}"
         path = target.with_name(name)
@@ -221,7 +221,7 @@ def _create(target: Path, mode: int) -> tuple[int, Path]:
             return descriptor, path
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            kept = path.exists()  # and not taken for a dead writer's before it was locked
+            kept = path.exists()  # and it was not mistaken for a dead writer's before it was locked
         except OSError as error:
             kept = not isinstance(error, BlockingIOError)  # a file system without locks
         if kept:
@@ -230,7 +230,7 @@ def _create(target: Path, mode: int) -> tuple[int, Path]:
 
 
 def _remove_stale(target: Path) -> None:
-    """Remove temporary files that writers of `target` left when they were killed.
+    """Remove the temporary files that killed writers of `target` left behind.
 
     A file goes only if it is ours, its writer's process is gone, and nobody holds its lock (processes of other
     containers that share the folder have numbers that mean nothing here).

@@ -39,7 +39,7 @@ def gpu_name() -> str:
 
 
 def package_version(name: str) -> str | None:
-    """Version of an installed distribution; None if it is not."""
+    """Version of an installed distribution; None if it is not installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -47,7 +47,7 @@ def package_version(name: str) -> str | None:
 
 
 def memory_gib() -> float:
-    """Of the whole machine."""
+    """Physical memory of the machine, GiB."""
     import psutil
 
     total: int = psutil.virtual_memory().total
