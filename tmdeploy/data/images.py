@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # as Pillow calls what these suffixes stand for
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # Pillow's names of the formats
 _PLUGINS = ("Jpeg", "Png", "Bmp", "Gif", "WebP", "Tiff", "Ppm")
-# Pictures too, but of formats that are not read: said, rather than passed over.
+# Images of formats that are not read: reported, not passed over in silence.
 UNREAD = {".heic", ".heif", ".avif", ".jxl", ".jp2", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".psd", ".svg", ".eps"}
-MAX_PIXELS = 2**30 // 12  # Pillow's own limit, of an image as it is; here of what resizing makes of it, too
+MAX_PIXELS = 2**30 // 12  # Pillow's own limit for the image as it is; applied here to the resized image too
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class ImageReader:
         for path in self.paths:
             try:
                 row = self._read(path)
-            except Exception as error:  # Pillow raises a dozen kinds for broken files
+            except Exception as error:  # Pillow raises a dozen kinds of exceptions for broken files
                 self.skipped.append((path, _reason(error, path)))
                 continue
             names.append(path)
@@ -77,7 +77,7 @@ class ImageReader:
         """Every readable image in one batch.
 
         Raises:
-            DataError: None could be read.
+            DataError: No image could be read.
         """
         for batch in self.batches(max(1, len(self.paths))):
             return batch
@@ -94,30 +94,30 @@ class ImageReader:
 
 @contextlib.contextmanager
 def opened_image(path: Path, spec: Preprocessing) -> Iterator[Image]:
-    """Open an image for reading: the only place that does.
+    """Open an image; no other code does.
 
-    What it is, its content says, and only `FORMATS` count: Pillow hands PostScript to Ghostscript, whatever the name.
+    The content decides the format, and only `FORMATS` are accepted: Pillow would hand PostScript to Ghostscript.
 
     Args:
-        path: A regular file; a pipe could be waited for without end.
-        spec: What it is to become; an image of which resizing makes a giant is refused before it is decoded.
+        path: A regular file; reading a pipe might never end.
+        spec: The target; an image that resizing would make huge is refused before it is decoded.
 
     Raises:
         OSError: It cannot be read, is no image, or is damaged.
-        ValueError: Too many pixels, of its own or after resizing.
+        ValueError: It has too many pixels, before or after resizing.
     """
     from PIL import Image as Pillow
 
-    for plugin in _PLUGINS:  # Pillow would load those of all its formats to find one that is not loaded yet
+    for plugin in _PLUGINS:  # or Pillow would load all of its plugins to find one
         importlib.import_module(f"PIL.{plugin}ImagePlugin")
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
-        os.scandir(path).close()  # says why it could not be searched
+        os.scandir(path).close()  # raises the reason why it cannot be searched
     if not stat.S_ISREG(mode):
         raise OSError("a pipe, device or folder, not a file")
     with warnings.catch_warnings():
         warnings.simplefilter("error", Pillow.DecompressionBombWarning)
-        warnings.filterwarnings("ignore", category=UserWarning)  # odd metadata does not spoil the pixels
+        warnings.filterwarnings("ignore", category=UserWarning)  # odd metadata does not matter for the pixels
         with Pillow.open(path, formats=FORMATS) as image:
             width, height = resized_size(image.size, spec)
             if width * height > MAX_PIXELS:
@@ -128,9 +128,9 @@ def opened_image(path: Path, spec: Preprocessing) -> Iterator[Image]:
 def find_images(sources: Sequence[str | Path]) -> list[Path]:
     """Expand files, folders (searched to the bottom) and globs to image paths, sorted within each source.
 
-    In a folder only files with an image's suffix count; a file that is named is taken as it is. Folders that are
-    links are followed, once. What is there but cannot be read (photos of other formats, folders without permission)
-    comes after the rest, so that `ImageReader` names it among what it skipped.
+    In a folder only files with an image's suffix count; a file that is named is taken as it is. Links to folders are
+    followed once. Unreadable entries (photos of other formats, folders without permission) come last, so that
+    `ImageReader` lists them among what it skipped.
 
     Raises:
         DataError: A source does not exist or has no images.
@@ -179,7 +179,7 @@ def is_among(path: Path, sources: Sequence[str | Path]) -> bool:
 
 
 def told_apart(paths: Sequence[Path]) -> tuple[str, ...]:
-    """The names of files, with as much of the folders before them as tells equal names apart."""
+    """File names, with as many parent folders as it takes to tell equal names apart."""
     shown = [path.name for path in paths]
     alike: dict[str, list[int]] = {}
     for number, name in enumerate(shown):
@@ -198,7 +198,7 @@ def told_apart(paths: Sequence[Path]) -> tuple[str, ...]:
 
 
 def _matches(pattern: str) -> list[Path]:
-    """What a glob matches, sorted. `**` is any folder below, links followed once: their cycles never end otherwise."""
+    """What a glob matches, sorted. `**` is any folder below; links are followed once, since they may form cycles."""
     parts = Path(pattern).parts
     if "**" not in parts:
         return sorted(Path(match) for match in glob.glob(pattern))
@@ -219,7 +219,7 @@ def _is_hidden(path: Path) -> bool:
 
 
 def _images_in(folder: Path) -> list[Path]:
-    """Images to the bottom, sorted, then what cannot be read: photos of other formats, and folders."""
+    """All images below a folder, sorted, then what cannot be read: photos of other formats, and folders."""
     images, unread = [], []
     for inside, names in _walk(folder):
         if names is None:
@@ -231,9 +231,9 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, list[str] | None]]:
-    """Every folder from this one down, with the names of what is no folder; None where it cannot be listed.
+    """This folder and all below it, each with the names of its files; None for a folder that cannot be listed.
 
-    Links to folders are followed after all the others, and only to where nothing has been yet.
+    Links to folders come last and are followed only to folders not yet visited.
     """
     seen: set[tuple[int, int]] = set()
     waiting, links = [folder], [folder]
@@ -260,7 +260,7 @@ def _walk(folder: Path) -> Iterator[tuple[Path, list[str] | None]]:
 
 
 def random_images(count: int, spec: Preprocessing, *, in_graph: bool, seed: int = 0) -> NDArray[np.generic]:
-    """Smooth random pictures, seeded: low-frequency noise, nearer to photos than white noise.
+    """Seeded random images of low-frequency noise, closer to photos than white noise.
 
     Returns:
         f32 [count, 3, H, W], normalised, or uint8 [count, H, W, 3].
@@ -280,7 +280,7 @@ def random_images(count: int, spec: Preprocessing, *, in_graph: bool, seed: int 
 
 
 def nothing_readable(skipped: Sequence[tuple[Path, str]]) -> DataError:
-    """The error for a set of images of which none could be read."""
+    """The error to raise when none of the images could be read."""
     if not skipped:
         return DataError("no images to read")
     path, reason = skipped[0]

@@ -1,4 +1,4 @@
-"""Class names from a file, and the classes that the names of images speak of."""
+"""Class names from a file, and the labels that the names of images carry."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _WORDNET = re.compile(r"n\d{8}")
 def read_class_names(path: Path) -> tuple[str, ...]:
     """Read class names: text with one a line, a JSON list, or a JSON object from index to name (or [id, name]).
 
-    The line's number is the class: an empty line between others is a class without a name.
+    The line number is the class, so an empty line in between is a class without a name.
 
     Raises:
-        DataError: The file is missing, has no names, or is of another form.
+        DataError: The file is missing, has no names, or has another format.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -36,15 +36,15 @@ def read_class_names(path: Path) -> tuple[str, ...]:
 
 
 def check_class_names(names: Sequence[str], classes: int, *, path: Path) -> None:
-    """Refuse names that are not one a class: one too many at the front shifts every label.
+    """Refuse a wrong number of names: one too many at the front would shift every label.
 
     Args:
-        names: From a file or a model's metadata; none at all are fine.
-        classes: The model's.
-        path: Where the names are from.
+        names: From a file or a model's metadata; may be empty.
+        classes: Number of classes of the model.
+        path: The file with the names.
 
     Raises:
-        DataError: Another number of names than of classes.
+        DataError: The numbers of names and classes differ.
     """
     if not names or len(names) == classes:
         return
@@ -62,19 +62,19 @@ def name_of(index: int, names: Sequence[str]) -> str:
 def labels_of(
     paths: Sequence[Path], *, class_names: Sequence[str] = (), num_classes: int | None = None
 ) -> tuple[int | None, ...]:
-    """The class of every image, as far as its name or its folder's tells.
+    """The class of every image, as far as the name of its file or folder shows it.
 
-    Taken from the first of these that says something: a folder named by a class; the order of the folders
+    The first of these that applies decides: a folder named by a class; the order of the folders
     (`folders_in_order`); a file name that begins with an index (`207_n02099601_golden_retriever.jpg`, `7_0.png`); a
     folder named by an index.
 
     Args:
-        paths: All images: the folders are counted.
-        class_names: The model's; a name that two classes share (ImageNet's two cranes) says nothing.
-        num_classes: The model's; a number beyond it (`2024_holiday.jpg`) is no class. None: any number is one.
+        paths: All images, since the number of folders counts.
+        class_names: The model's; a name that two classes share (ImageNet's two cranes) decides nothing.
+        num_classes: The model's; larger numbers (`2024_holiday.jpg`) are no class. None accepts any number.
 
     Returns:
-        One an image; None where nothing tells.
+        One label per image; None where nothing shows it.
     """
     counts = Counter(class_names)
     by_name = {name: index for index, name in enumerate(class_names[:num_classes]) if counts[name] == 1}
@@ -98,10 +98,10 @@ def labels_of(
 def folders_in_order(
     paths: Sequence[Path], *, class_names: Sequence[str] = (), num_classes: int | None = None
 ) -> dict[Path, int]:
-    """The class of every folder by its place among the others (the ImageNet layout); none where it is no such layout.
+    """The class of every folder by its rank among its siblings (the ImageNet layout); empty for any other layout.
 
-    It is one if as many folders as there are classes lie side by side, and are not named by numbers. Where the classes
-    have names, the folders must be WordNet's (`n02099601`): 10 folders of something else are not the 10 classes.
+    The layout applies if there are as many sibling folders as classes and they are not named by numbers. If the
+    classes have names, the folders must be WordNet's (`n02099601`): ten folders of anything are not the ten classes.
     """
     folders = sorted({path.parent for path in paths})
     numbered = all(folder.name.isdigit() for folder in folders)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def resize_and_crop(image: Image, spec: Preprocessing) -> Image:
     """Resize the shorter side to floor(size / crop_pct), then crop the centre (timm and torchvision's rules).
 
-    In mode `squash` both sides are resized to that, whatever the picture's proportions.
+    In mode `squash` both sides are resized to that, ignoring the aspect ratio.
 
     Like timm, this ignores EXIF orientation: the published accuracies were measured that way.
 
@@ -48,13 +48,13 @@ def resize_and_crop(image: Image, spec: Preprocessing) -> Image:
 def resized_size(size: tuple[int, int], spec: Preprocessing) -> tuple[int, int]:
     """Size before the crop.
 
-    The rounding is part of it: one pixel more shifts the centre, and the model sees another picture. For a square
-    model the longer side is truncated (torchvision's Resize), for any other both are rounded (timm's ResizeKeepRatio).
-    Mode `squash` gives up the picture's proportions and resizes each side to its own target.
+    Rounding matters: one more pixel shifts the centre, and the model sees another picture. For a square model the
+    longer side is truncated (torchvision's Resize), for any other both are rounded (timm's ResizeKeepRatio). Mode
+    `squash` ignores the aspect ratio and resizes each side to its own target.
 
     Args:
-        size: Of the picture: width, height.
-        spec: The model's size, and crop.
+        size: Width and height of the picture.
+        spec: Size of the model's input, and crop.
 
     Returns:
         Width, height.

@@ -1,4 +1,4 @@
-"""What models are compared on, in portions that fit in memory."""
+"""The images that models are compared on, in portions that fit in memory."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Portion:
-    """Some of the images.
+    """A portion of the images.
 
     Attributes:
         images: f32 [B, 3, H, W], normalised, or uint8 [B, H, W, 3], as the candidate takes them.
-        names: One an image.
+        names: One per image.
         labels: int64 [B], -1 where unknown.
     """
 
@@ -34,11 +34,11 @@ class Portion:
 
 
 class Source(Protocol):
-    """Where images come from."""
+    """A source of images."""
 
     @property
     def source(self) -> str:
-        """In words, for the report."""
+        """Description for the report."""
         ...
 
     @property
@@ -62,9 +62,9 @@ class Samples:
 
     Attributes:
         images: f32 [B, 3, H, W], normalised, or uint8 [B, H, W, 3], as the candidate takes them.
-        names: One an image.
-        source: In words, for the report.
-        labels: int64 [B], -1 where unknown; None without any.
+        names: One per image.
+        source: Description for the report.
+        labels: int64 [B], -1 where unknown; None if there are none.
         skipped: Path and reason of images that could not be read.
     """
 
@@ -84,10 +84,10 @@ class Samples:
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Image files, read when they are needed: a validation set does not fit in memory.
+    """Image files that are read on demand: a validation set does not fit in memory.
 
     Attributes:
-        reader: Reads them, and remembers what it skipped.
+        reader: Reads them and remembers what it skipped.
         where: What the user named, for the report.
         labels: Class by path, -1 or absent where unknown.
     """
@@ -98,7 +98,7 @@ class ImageFiles:
 
     @property
     def source(self) -> str:
-        """In words, for the report."""
+        """Description for the report."""
         return f"{counted(len(self.reader.paths) - len(self.reader.skipped), 'image')} from {self.where}"
 
     @property

@@ -12,7 +12,7 @@ _POLL_S = 0.05
 
 
 class Cancel:
-    """A flag that the builder looks at after every step."""
+    """A flag that the builder checks after every step."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -22,7 +22,7 @@ class Cancel:
         self._event.set()
 
     def __bool__(self) -> bool:
-        """Whether it was asked to."""
+        """Whether it was asked to stop."""
         return self._event.is_set()
 
 
@@ -59,7 +59,7 @@ class PhaseTree:
 
     @property
     def share(self) -> float:
-        """0 to 1; it never goes back."""
+        """From 0 to 1, never decreasing."""
         done = 0.0
         for name in self._open:
             part, weight, current = 0.0, 1.0, name
@@ -74,17 +74,17 @@ class PhaseTree:
         return self._reached
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
-        """A phase begins, inside another one or as the outermost."""
+        """Begin a phase, inside another one or as the outermost."""
         self._open[name] = (parent, steps, 0)
 
     def step(self, name: str, step: int) -> None:
-        """Step number `step` of a phase, counted from 0, is done. TensorRT may take more than it announced."""
+        """Complete step `step` of a phase, counted from 0. TensorRT may take more steps than it announced."""
         if name in self._open:
             parent, steps, _ = self._open[name]
             self._open[name] = (parent, steps, min(step + 1, steps))
 
     def finish(self, name: str) -> None:
-        """A phase ends, and with it whatever is inside it."""
+        """End a phase and all phases inside it."""
         parent, steps, _ = self._open.pop(name, (None, 0, 0))
         if parent is None and steps:
             self._reached = 1.0

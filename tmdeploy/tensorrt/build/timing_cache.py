@@ -1,4 +1,4 @@
-"""Timing caches of full TensorRT: one file a GPU and version, in the user's cache folder."""
+"""Timing caches of full TensorRT: one file per GPU and version, in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tmdeploy.system.files import atomic_path
 
 
 def default_timing_cache(version: str, gpu: str, sm: str) -> Path:
-    """Where measured kernel times go: they hold for one version on one kind of GPU.
+    """Path of the timing cache for one version on one kind of GPU.
 
     Args:
-        version: Of TensorRT.
+        version: TensorRT's version.
         gpu: Name of the device.
         sm: Its compute capability, such as `sm_89`.
     """
@@ -23,12 +23,12 @@ def default_timing_cache(version: str, gpu: str, sm: str) -> Path:
 
 
 def read_timing_cache(path: Path) -> bytes:
-    """Its content; empty if there is none yet."""
+    """Content of the cache; empty if there is none yet."""
     return path.read_bytes() if path.is_file() else b""
 
 
 def write_timing_cache(path: Path, content: bytes) -> None:
-    """Replace it.
+    """Replace the cache.
 
     Raises:
         ArtifactError: The folder cannot be written.

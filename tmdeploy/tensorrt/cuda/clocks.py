@@ -1,4 +1,4 @@
-"""The GPU's clock, and what holds it down: asked through NVML, which cuda-bindings brings and the driver implements."""
+"""The GPU's clock, and what throttles it, read through NVML (part of cuda-bindings and of the driver)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tmdeploy.tensorrt.cuda.device import Device
 
 _BUS_ID_LENGTH = 32  # CUDA wants 13 at least
 
-# Bits of nvmlClocksEventReasons that mean slower than asked for. Idle, locked clocks and sync boost are none of them.
+# Bits of nvmlClocksEventReasons that mean throttling. Idle, locked clocks and sync boost do not.
 _THROTTLING = {
     "SW_POWER_CAP": "power cap",
     "HW_SLOWDOWN": "hardware slowdown",
@@ -25,11 +25,11 @@ _THROTTLING = {
 
 @dataclass(frozen=True)
 class ClockReading:
-    """One look at the GPU.
+    """One reading of the GPU's state.
 
     Attributes:
         sm_mhz: Clock of the multiprocessors.
-        throttled: What slows it down, in words; empty if nothing does.
+        throttled: Why it is throttled, in words; empty if it is not.
     """
 
     sm_mhz: int
@@ -40,7 +40,7 @@ class Clocks:
     """NVML's view of one GPU.
 
     Args:
-        index: CUDA's number; NVML numbers otherwise, so the PCI bus id is compared.
+        index: CUDA's device number. NVML counts differently, so devices are matched by PCI bus id.
 
     Raises:
         EnvironmentMissing: cuda-bindings without NVML, no driver library, or a GPU that does not answer.
@@ -57,7 +57,7 @@ class Clocks:
             self._nvml.init_v2()
             self._handle = self._nvml.device_get_handle_by_pci_bus_id_v2(text.partition("\0")[0])
             self.read()
-        except Exception as error:  # the bindings' own errors share no base with that of a missing library
+        except Exception as error:  # the bindings' own errors and that of a missing library have no common base
             self._failed(error)
 
     def read(self) -> ClockReading:
@@ -80,7 +80,7 @@ class Clocks:
 
 
 def clock_reader(index: int = 0) -> tuple[Callable[[], ClockReading | None] | None, str]:
-    """Something to read the clocks with, and why there is none; a reader that fails later gives None."""
+    """A function that reads the clocks, or None and the reason. It returns None if a later reading fails."""
     try:
         clocks = Clocks(index)
     except EnvironmentMissing as error:
@@ -95,5 +95,5 @@ def clock_reader(index: int = 0) -> tuple[Callable[[], ClockReading | None] | No
 
 
 def _throttling(reason: str) -> str | None:
-    """NVML calls them EVENT_REASON_... and THROTTLE_REASON_..., by age."""
+    """The throttling flags, called EVENT_REASON_... or, by older versions, THROTTLE_REASON_...."""
     return _THROTTLING.get(reason.partition("_REASON_")[2])

@@ -1,4 +1,4 @@
-"""Memory, streams, events and graphs of the CUDA runtime, through cuda-bindings; every failure is an error."""
+"""Memory, streams, events and graphs of the CUDA runtime, through cuda-bindings. Every failure raises."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ class Buffer:
         self.host: NDArray[Any] = np.ctypeslib.as_array(raw)[: elements * dtype.itemsize].view(dtype)
 
     def upload(self, stream: Any, elements: int) -> None:
-        """Copy the first elements to the device."""
+        """Copy the first elements from host to device."""
         kind = self._device.api.cudaMemcpyKind.cudaMemcpyHostToDevice
         size = elements * self.host.itemsize
         self._device.call("cudaMemcpyAsync", self.device, self.host.ctypes.data, size, kind, stream)
 
     def download(self, stream: Any, elements: int) -> None:
-        """Copy the first elements to the host."""
+        """Copy the first elements from device to host."""
         kind = self._device.api.cudaMemcpyKind.cudaMemcpyDeviceToHost
         size = elements * self.host.itemsize
         self._device.call("cudaMemcpyAsync", self.host.ctypes.data, self.device, size, kind, stream)
 
     def copy_on_device(self, stream: Any, source: int, elements: int) -> None:
-        """Fill the first elements of the device's side from an address on the device."""
+        """Copy the first elements of the device buffer from another device address."""
         kind = self._device.api.cudaMemcpyKind.cudaMemcpyDeviceToDevice
         self._device.call("cudaMemcpyAsync", self.device, source, elements * self.host.itemsize, kind, stream)
 
     def clear(self, stream: Any, start: int, end: int) -> None:
-        """Set these elements of the device's side to zero."""
+        """Set these elements of the device buffer to zero."""
         if end > start:
             size = self.host.itemsize
             self._device.call("cudaMemsetAsync", self.device + start * size, 0, (end - start) * size, stream)
 
     def free(self) -> None:
-        """Give both sides back."""
+        """Free both buffers."""
         self._device.call("cudaFree", self.device)
         self._device.call("cudaFreeHost", self._address)
 
@@ -62,7 +62,7 @@ class Device:
     """The CUDA runtime on one device.
 
     Args:
-        index: CUDA's number of it.
+        index: CUDA's device number.
     """
 
     def __init__(self, index: int = 0) -> None:
@@ -94,7 +94,7 @@ class Device:
         self.call("cudaStreamSynchronize", stream)
 
     def event(self) -> Any:
-        """A mark in a stream that can tell the time between it and another."""
+        """An event on a stream, for timing."""
         return self.call("cudaEventCreateWithFlags", self.api.cudaEventDefault)
 
     def seconds_between(self, start: Any, end: Any) -> float:
@@ -102,7 +102,7 @@ class Device:
         return float(self.call("cudaEventElapsedTime", start, end)) * 1e-3
 
     def memory(self) -> tuple[int, int]:
-        """Bytes of the device that are free, and all of them; every process on it counts."""
+        """Free and total bytes of device memory, counting all processes."""
         free, total = self.call("cudaMemGetInfo")
         return int(free), int(total)
 

@@ -1,4 +1,4 @@
-"""Arrays that lie on the device, whoever made them: torch, CuPy, Numba and an engine's outputs, through one protocol.
+"""Arrays on the device, of torch, CuPy, Numba or an engine, through one protocol.
 
 https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html: every such array has `__cuda_array_interface__`.
 """
@@ -13,7 +13,7 @@ import numpy as np
 
 from tmdeploy.errors import DataError
 
-LEGACY_STREAM = 1  # cudaStreamLegacy: what torch's work waits for, and is waited for by, unless it was told otherwise
+LEGACY_STREAM = 1  # cudaStreamLegacy, which synchronises with torch's default stream
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,11 @@ class DeviceArray:
     """A contiguous array on the device; `torch.as_tensor(array, device="cuda")` and `cupy.asarray(array)` share it.
 
     Attributes:
-        address: On the device.
-        shape: Of the array.
-        dtype: Of an element.
-        stream: CUDA's handle of the stream whose work makes it; None where that is done, or nobody says.
-        owner: What must live as long as the memory is used.
+        address: Device address.
+        shape: Shape of the array.
+        dtype: Element type.
+        stream: CUDA handle of the stream that produces it; None if it is complete, or the producer does not say.
+        owner: Object that keeps the memory alive.
     """
 
     address: int
@@ -36,7 +36,7 @@ class DeviceArray:
 
     @property
     def elements(self) -> int:
-        """How many there are."""
+        """Number of elements."""
         return int(np.prod(self.shape, dtype=np.int64))
 
     @property
@@ -52,7 +52,7 @@ class DeviceArray:
 
 
 def on_device(value: object) -> bool:
-    """Whether this array lies on the device."""
+    """Whether this array is on the device."""
     return interface_of(value) is not None
 
 
@@ -63,13 +63,13 @@ def interface_of(value: object) -> Mapping[str, Any] | None:
 
 
 def device_array(value: object) -> DeviceArray:
-    """See an array of somebody else's.
+    """View another library's array.
 
     Args:
-        value: Has `__cuda_array_interface__`; kept alive by the result.
+        value: An object with `__cuda_array_interface__`; the result keeps it alive.
 
     Raises:
-        DataError: It lies on the host, is masked, has a type that numpy has not (bfloat16), or is not contiguous.
+        DataError: It is on the host, masked, of a type unknown to numpy (bfloat16), or not contiguous.
     """
     try:
         interface = interface_of(value)
@@ -91,7 +91,7 @@ def device_array(value: object) -> DeviceArray:
 
 
 def _contiguous(shape: Sequence[int], strides: Sequence[int], itemsize: int) -> bool:
-    """Row after row without gaps; what stands beside a side of one does not matter."""
+    """Whether rows follow each other without gaps; strides of dimensions of size 1 do not matter."""
     expected = itemsize
     for side, stride in zip(reversed(shape), reversed(strides), strict=True):
         if side > 1 and stride != expected:

@@ -1,4 +1,4 @@
-"""The GPU of this machine, asked through the CUDA runtime; or why there is none."""
+"""The GPU of this machine, as the CUDA runtime reports it, or why there is none."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ def cuda_runtime(purpose: str) -> Any:
 
 
 def find_gpu(purpose: str, index: int = 0) -> Gpu:
-    """The device that would be used.
+    """The device that tmdeploy uses.
 
     Raises:
-        EnvironmentMissing: No driver, no device, or no cuda-bindings to ask with.
+        EnvironmentMissing: There is no driver, no device, or no cuda-bindings.
     """
     cudart = cuda_runtime(purpose)
     try:
         status, count = cudart.cudaGetDeviceCount()
-    except RuntimeError as error:  # a library that the bindings load is not there
+    except RuntimeError as error:  # a library that the bindings load is missing
         raise _missing(purpose, str(error)) from None
     if int(status) != 0:
         _, reason = cudart.cudaGetErrorString(status)
@@ -64,7 +64,7 @@ def find_gpu(purpose: str, index: int = 0) -> Gpu:
 
 
 def gpu_or_none() -> Gpu | None:
-    """The first device, or None where there is none or nothing to ask with."""
+    """The first device; None if there is none or cuda-bindings is missing."""
     try:
         return find_gpu("looking for a GPU")
     except EnvironmentMissing:

@@ -1,7 +1,7 @@
 """What `tmdeploy inspect model.plan` finds. The JSON document has schema `tmdeploy.inspect-engine/1`.
 
-Where the engine can be loaded, TensorRT's inspector is asked; elsewhere the listing that the build left beside the
-engine is shown. The document says which of the two it was.
+If the engine can be loaded, TensorRT's inspector lists its layers; otherwise the listing that the build left beside
+the engine is shown. The document says which of the two it is.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class EngineInspection(BaseModel):
     Attributes:
         engine: The sidecar.
         runs_here: Whether it would run on this machine.
-        listings: Layers: one listing a profile from the inspector, or one of the build log. Empty if nobody knows.
+        listings: Layers: one listing per profile from the inspector, or one from the build log; may be empty.
         listings_note: Why there are none, or why they are not the inspector's.
         io: Inputs and outputs: location, format, ranges.
-        loaded: What TensorRT says, where it loaded the engine.
+        loaded: TensorRT's account of the loaded engine.
         times: Layer times, if they were asked for.
     """
 
@@ -52,8 +52,8 @@ class TimesRequest:
     """A layer-time profile to make.
 
     Attributes:
-        batch: Images a run; None takes what the first profile is tuned for.
-        schedule: Amounts, one a step or one for all; None takes the file's default.
+        batch: Images per run; None takes the optimum of the first profile.
+        schedule: Amounts, one per step or one for all; None takes the file's default.
         iterations: Runs that are timed.
         warm_up: Runs before them.
     """
@@ -69,12 +69,12 @@ def inspect_engine(path: Path, times: TimesRequest | None = None) -> EngineInspe
 
     Args:
         path: The engine.
-        times: Time its layers, too.
+        times: Also time its layers.
 
     Raises:
         ArtifactError: No engine, a damaged one, or one without its sidecar.
         EnvironmentMissing: Times were asked for, and the engine does not run here.
-        UsageError: Times of a batch or a schedule that it does not hold.
+        UsageError: The batch or schedule to time is outside the profiles.
     """
     record = read_engine(path)
     try:
@@ -93,7 +93,7 @@ def inspect_engine(path: Path, times: TimesRequest | None = None) -> EngineInspe
 def _described(
     path: Path, record: EngineRecord, stored: LayerFile | None, note: str, *, runs_here: bool, reason: str = ""
 ) -> EngineInspection:
-    """From what lies beside the engine."""
+    """The inspection of an engine that is not loaded, from the files beside it."""
     return EngineInspection(
         path=str(path),
         engine=record,

@@ -1,7 +1,7 @@
-"""How long each layer of an engine takes, by TensorRT's own profiler. Needs a GPU; not run yet, for want of one.
+"""How long each layer of an engine takes, by TensorRT's own profiler. Needs a GPU (docs/status.md).
 
-TensorRT waits for every layer while it is profiled and launches no CUDA graph, so the sum of the layers is more than
-the engine needs when it runs undisturbed. Shares are what to read.
+TensorRT waits for every layer while it is profiled and launches no CUDA graph, so the layers take longer in
+sum than the engine does on its own. Read the shares, not the times.
 """
 
 from __future__ import annotations
@@ -76,12 +76,12 @@ def time_layers(
 
     Args:
         path: The engine.
-        fit: What `check_fit` found.
-        listing: Its layers, which say what each name is.
-        batch: Images a run.
+        fit: The result of `check_fit`.
+        listing: Its layers, to classify the names.
+        batch: Images per run.
         schedule: Values of the shape input; None if there is none.
         iterations: Runs that are timed.
-        warm_up: Runs before them that are not.
+        warm_up: Untimed runs before them.
 
     Raises:
         ArtifactError: It does not load, or TensorRT reported no times.
@@ -109,7 +109,7 @@ def time_layers(
 
 
 def make_profiler(module: Any) -> Any:
-    """An `IProfiler` that keeps the times of every run: `runs`, one dictionary each, by layer name, milliseconds."""
+    """An `IProfiler` with the times of every run in `runs`: one dictionary per run, milliseconds by layer name."""
 
     class _Profiler(module.IProfiler):  # type: ignore[misc]  # a class of a package without types
         def __init__(self) -> None:
@@ -174,7 +174,7 @@ def summarise(
 
 
 def _images(fit: Fit, batch: int) -> np.ndarray[Any, Any]:
-    """Random images: the planners decide on what is in them, so zeros would be a special case."""
+    """Random images: the planners depend on the content, so zeros would be a special case."""
     image = next(tensor for tensor in fit.record.inputs if not tensor.shape_input)
     shape = (batch, *image.shape[1:])
     random = np.random.default_rng(_SEED)

@@ -1,7 +1,7 @@
-"""A loaded engine's own account of itself: layers, memory, inputs and outputs. Needs the GPU it runs on.
+"""Layers, memory, inputs and outputs of a loaded engine, from TensorRT's engine inspector. Needs its GPU.
 
-Written against the signatures of TensorRT's Python bindings, which tests check; not run yet, for want of a GPU. The
-inspector's JSON differs among versions and verbosities, so whatever it lacks is left empty.
+Written against the signatures of TensorRT's Python bindings, which tests check; not yet run on a GPU
+(docs/status.md). The inspector's JSON differs among versions and verbosities, so whatever it lacks is left empty.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ class LoadedEngine(BaseModel):
 
 
 def inspect_loaded(path: Path, fit: Fit, roles: Mapping[str, str]) -> LoadedEngine:
-    """Load an engine and ask it.
+    """Load an engine and inspect it.
 
     Args:
         path: The engine.
-        fit: What `check_fit` found.
-        roles: Of the model's nodes, from the listing beside the engine; empty if there is none.
+        fit: The result of `check_fit`.
+        roles: Roles of the model's nodes, from the listing beside the engine; may be empty.
 
     Raises:
         ArtifactError: TensorRT does not load it, or its inspector's answer cannot be read.
@@ -105,7 +105,7 @@ def _listing(
     values = None
     if context is not None:
         values = _set_shapes(context, number, record)
-        inspector.execution_context = context  # with it, the shapes of the profile are known
+        inspector.execution_context = context  # a context makes the profile's shapes known
     text = inspector.get_engine_information(module.LayerInformationFormat.JSON)
     layers = tuple(classified(layer, roles, step_blocks(record)) for layer in read_inspector(text, path))
     del inspector, context, values
@@ -113,7 +113,7 @@ def _listing(
 
 
 def _set_shapes(context: Any, number: int, record: EngineRecord) -> dict[str, Any]:
-    """The profile's optimum. Returns the shape inputs' values, which must live as long as the context."""
+    """Set the profile's optimum shapes. Returns the shape inputs' values, which must outlive the context."""
     context.set_optimization_profile_async(number, 0)
     held = {}
     for tensor in record.inputs:
@@ -154,7 +154,7 @@ def _layer(entry: Any) -> Layer:
 
 
 def _nodes(name: str, metadata: str) -> tuple[str, ...]:
-    """Without metadata the layer's name is all there is: outside Myelin it is made of the nodes' names."""
+    """The layer's ONNX nodes; without metadata the layer's name, which outside Myelin consists of their names."""
     return nodes_in(metadata) or tuple(dict.fromkeys(part.strip() for part in name.split(" + ")))
 
 

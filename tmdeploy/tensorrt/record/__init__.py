@@ -1,1 +1,1 @@
-"""What is written beside an engine, and what its first bytes say."""
+"""The files beside an engine, and the header of the engine itself."""

@@ -1,4 +1,4 @@
-"""The first bytes of an engine file: enough to tell what it is, and whether it is whole, without a GPU."""
+"""The header of an engine file: which flavor, which version, and whether the file is complete. Needs no GPU."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Header:
 
     Attributes:
         flavor: Which runtime reads it.
-        version: Of the builder; None where the header does not say.
+        version: Version of the builder; None if the header does not say.
     """
 
     flavor: Flavor
@@ -29,10 +29,10 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Look at the first bytes.
+    """Read the header of an engine file.
 
     Raises:
-        ArtifactError: No such file, an empty one, no engine, or one that was cut off.
+        ArtifactError: The file is missing, empty, truncated, or no engine.
     """
     if not path.is_file():
         raise ArtifactError("no such file", path=path, remedy="Check the path")

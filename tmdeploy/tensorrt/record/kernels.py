@@ -1,4 +1,4 @@
-"""How many kernels an engine consists of, and how many of them are the merge step."""
+"""The number of kernels in an engine, and how many of them belong to reduction steps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class StepKernels(BaseModel):
 
 
 class KernelCount(BaseModel):
-    """What an engine launches."""
+    """Kernels that an engine launches."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

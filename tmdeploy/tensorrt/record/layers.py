@@ -1,7 +1,7 @@
-"""Layers of an engine: one record, whether the builder's log or the engine inspector named them.
+"""Layers of an engine, in one form whether the builder's log or the engine inspector listed them.
 
-What a layer does is told by the ONNX nodes that TensorRT says are in it. Nodes of a reduction step are known by their
-names (`block3/TokenMatch/...`), the model's own by what they read (`roles.py`).
+The ONNX nodes in a layer show what it does. Nodes of a reduction step are known by their names
+(`block3/TokenMatch/...`), the model's own by what they read (`roles.py`).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class _Frozen(BaseModel):
 
 
 class Operand(_Frozen):
-    """A tensor of a layer: its type by the sidecar's words (`float`, `half`), and its shape, -1 where it is open."""
+    """A tensor of a layer: its type in the sidecar's terms (`float`, `half`) and its shape; -1 is an open dimension."""
 
     type: str = ""
     shape: tuple[int, ...] = ()
@@ -52,11 +52,11 @@ class Layer(_Frozen):
     """One layer, which is mostly one kernel.
 
     Attributes:
-        name: TensorRT's.
-        type: `gemm`, `kgen` (generated), `runtime_fusion`, `PluginV3`, ...; empty where only names are known.
-        tactic: The kernel; empty where TensorRT does not say.
+        name: TensorRT's name.
+        type: `gemm`, `kgen` (generated), `runtime_fusion`, `PluginV3`, ...; empty if only names are known.
+        tactic: The kernel; empty if TensorRT does not say.
         nodes: Names of the ONNX nodes in it.
-        inputs: What it reads, constants left out.
+        inputs: What it reads, without constants.
         outputs: What it writes.
         kind: `step` (of a reduction step alone), `schedule` (token counts), `shapes`, one of `KINDS`, or `other`.
         blocks: Reduction steps that have nodes in it, by block.
@@ -75,12 +75,12 @@ class Layer(_Frozen):
 
     @property
     def step_nodes(self) -> tuple[str, ...]:
-        """Those that belong to a reduction step."""
+        """Its nodes that belong to a reduction step."""
         return tuple(node for node in self.nodes if _STEP.match(node))
 
     @property
     def fused_attention(self) -> bool:
-        """Whether it is softmax and both products of attention."""
+        """Whether it holds softmax and both products of attention."""
         return "_mha_" in self.name
 
     @property
@@ -108,8 +108,8 @@ class IoTensor(_Frozen):
     Attributes:
         name: As in the sidecar.
         location: `device`, or `host` for what is read on the host.
-        formats: Memory layout, one a profile.
-        ranges: Shapes (min, opt, max), one triple a profile; empty for an output.
+        formats: Memory layout, one per profile.
+        ranges: Shapes (min, opt, max), one triple per profile; empty for an output.
     """
 
     name: str
@@ -119,12 +119,12 @@ class IoTensor(_Frozen):
 
 
 class Listing(_Frozen):
-    """Layers, and who named them.
+    """Layers and their source.
 
     Attributes:
         source: `build log`, or `engine inspector`.
-        profile: Whose layers; None: of all profiles together. The inspector's have this profile's shapes.
-        layers: In the order they run.
+        profile: The profile that they belong to, with its shapes; None for all profiles together.
+        layers: In execution order.
     """
 
     source: Literal["build log", "engine inspector"]
@@ -133,7 +133,7 @@ class Listing(_Frozen):
 
 
 class LayerFile(_Frozen):
-    """`model.plan.layers.json`: what the build log said about the layers, for machines that cannot load the engine."""
+    """`model.plan.layers.json`: the layers by the build log, for machines that cannot load the engine."""
 
     schema_: str = Field(default="tmdeploy.engine-layers/1", alias="schema")
     engine_sha256: str
@@ -148,8 +148,8 @@ def classified(layer: Layer, roles: Mapping[str, str], step_blocks: Sequence[int
     """The same layer with kind, blocks and parts.
 
     Args:
-        layer: As TensorRT named it.
-        roles: Of `roles.node_roles`; where there are none, nodes are judged by their names.
+        layer: As listed by TensorRT.
+        roles: From `roles.node_roles`; if empty, node names decide.
         step_blocks: Block of every reduction step, in order.
     """
     blocks: dict[int, None] = {}
@@ -192,7 +192,7 @@ def step_part(node: str, step_blocks: Sequence[int]) -> tuple[Part | None, int |
 
 
 def role_by_name(node: str) -> str | None:
-    """What a node's name alone gives away, for engines whose graph is not at hand."""
+    """A node's role by its name alone, for engines whose graph is not available."""
     lower = node.lower()
     for role, words in (
         ("attention", ("softmax", "/attn/", ".attn.")),
@@ -213,7 +213,7 @@ def layers_path(engine: Path) -> Path:
 
 
 def write_layers(engine: Path, content: LayerFile | None) -> None:
-    """Write the listing beside the engine; without one, remove what an earlier engine of that name left."""
+    """Write the listing beside the engine, or remove that of an earlier engine of the same name."""
     path = layers_path(engine)
     if content is None:
         path.unlink(missing_ok=True)
@@ -225,7 +225,7 @@ def read_layers_file(engine: Path, *, engine_sha256: str) -> LayerFile | None:
     """The listing beside an engine; None if there is none.
 
     Raises:
-        ArtifactError: It is damaged, or another engine's.
+        ArtifactError: It is damaged or belongs to another engine.
     """
     path = layers_path(engine)
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Which batch sizes and schedules an engine runs with: checked by its sidecar, before anything reaches TensorRT."""
+"""The batch sizes and schedules an engine takes, checked against its sidecar before anything reaches TensorRT."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ def amounts_for(record: EngineRecord, schedule: Sequence[int] | None, *, name: s
     """Values of the shape input; None if there is none.
 
     Args:
-        record: Of the engine.
-        schedule: What was asked for; None takes the file's default, or the range's optimum if that lies outside.
-        name: Of the engine, for messages.
+        record: The engine's sidecar.
+        schedule: Requested amounts; None takes the file's default, or the range's optimum if the default is outside it.
+        name: The engine's name, for messages.
 
     Raises:
-        UsageError: Outside the engine's range, of another length, or for an engine whose schedule is fixed.
+        UsageError: The schedule is outside the engine's range or of another length, or the engine's schedule is fixed.
     """
     allowed = record.schedule
     if allowed is None:
@@ -39,13 +39,13 @@ def amounts_for(record: EngineRecord, schedule: Sequence[int] | None, *, name: s
 
 
 def check_batch(record: EngineRecord, batch: int, *, name: str, doing: str = "Bench") -> None:
-    """Refuse a batch that would be padded or cut, so that times are of what they say.
+    """Refuse a batch that would be padded or split, so that times are those of the batch.
 
     Args:
-        record: Of the engine.
-        batch: Images a run.
-        name: Of the engine, for messages.
-        doing: What the sizes are for, as an imperative.
+        record: The engine's sidecar.
+        batch: Images per run.
+        name: The engine's name, for messages.
+        doing: What the sizes are for, as an instruction.
 
     Raises:
         UsageError: No profile holds it.

@@ -1,4 +1,4 @@
-"""Will this engine run here? Every mismatch in one sentence, before TensorRT says it in its own words."""
+"""Whether an engine will run here: every mismatch is one sentence, before TensorRT fails in its own words."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Fit:
         record: Its sidecar.
         toolkit: The TensorRT that runs it.
         gpu: The device it runs on.
-        plugin: Library to load first; None if it needs none, or carries it.
+        plugin: Library to load first; None if none is needed or the engine embeds it.
     """
 
     record: EngineRecord
@@ -42,7 +42,7 @@ def host_platform() -> str:
 
 
 def read_engine(path: Path) -> EngineRecord:
-    """Header and sidecar, which must agree; needs neither TensorRT nor a GPU.
+    """The sidecar of an engine, checked against the engine's header; needs neither TensorRT nor a GPU.
 
     Raises:
         ArtifactError: No engine, a truncated one, one without its sidecar, or with another engine's.
@@ -68,11 +68,11 @@ def read_engine(path: Path) -> EngineRecord:
 def check_fit(path: Path, *, stripped: bool = False) -> Fit:
     """Make sure that an engine will run on this machine.
 
-    What can be said without a GPU is said first.
+    What can be checked without a GPU is checked first.
 
     Args:
         path: The engine.
-        stripped: It may lack its weights, because it is about to get them.
+        stripped: Accept an engine without weights, because it is about to be refitted.
 
     Raises:
         ArtifactError: The files are damaged, the engine has no weights, or carries code and is not trusted, or the
@@ -101,7 +101,7 @@ def check_fit(path: Path, *, stripped: bool = False) -> Fit:
 
 
 def check_version(path: Path, record: EngineRecord, toolkit: Toolkit) -> None:
-    """Engines belong to one version; version-compatible ones run on later versions too.
+    """Refuse another version than the builder's; version-compatible engines run on later versions too.
 
     Raises:
         EnvironmentMissing: Another version is installed.
@@ -117,7 +117,7 @@ def check_version(path: Path, record: EngineRecord, toolkit: Toolkit) -> None:
 
 
 def check_gpu(path: Path, record: EngineRecord, gpu: Gpu) -> None:
-    """Engines belong to one kind of GPU, unless they were built for more.
+    """Refuse another kind of GPU, unless the engine was built for it.
 
     Raises:
         EnvironmentMissing: The GPU of this machine is not among them.

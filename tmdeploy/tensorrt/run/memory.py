@@ -1,4 +1,4 @@
-"""What an engine says it needs of the GPU's memory."""
+"""GPU memory of an engine, as TensorRT states it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ class EngineMemory:
     """Sizes in bytes, as TensorRT states them; none of them is measured.
 
     Attributes:
-        weights: In the engine, all of them; None where TensorRT does not say (10.13).
-        activations: A context needs that much at the largest profile, without weights, inputs and outputs.
-        profiles: The same, of each profile.
-        buffers: Inputs and outputs on the device, for the largest batch; ours.
+        weights: All weights in the engine; None if TensorRT does not say (10.13).
+        activations: What a context needs for the largest profile, without weights, inputs and outputs.
+        profiles: The same for each profile.
+        buffers: tmdeploy's own buffers for inputs and outputs, for the largest batch.
         streamable: Weights that can stay on the host and be streamed; 0 unless built with --weight-streaming.
-        streaming: On the device, to stream them through.
+        streaming: Device memory to stream them through.
     """
 
     weights: int | None
@@ -32,9 +32,9 @@ def engine_memory(module: Any, engine: Any, profiles: int, *, buffers: int = 0) 
 
     Args:
         module: The TensorRT.
-        engine: Deserialised.
-        profiles: How many it has.
-        buffers: Bytes of inputs and outputs, where they are allocated.
+        engine: The deserialised engine.
+        profiles: Number of profiles.
+        buffers: Bytes allocated for inputs and outputs.
     """
     weights = None
     if hasattr(engine, "get_engine_stat"):  # not in 10.13

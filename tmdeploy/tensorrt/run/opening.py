@@ -18,13 +18,13 @@ def open_engine(path: Path, fit: Fit, log: Log, *, weight_budget: int | None = N
 
     Args:
         path: The engine.
-        fit: What `check_fit` found.
-        log: Where TensorRT's reasons go.
+        fit: The result of `check_fit`.
+        log: Receives TensorRT's messages.
         weight_budget: Bytes of streamable weights to hold on the GPU, for an engine built with --weight-streaming; None
             leaves it to TensorRT, which looks at the free memory.
 
     Returns:
-        Runtime and engine; the engine needs the runtime as long as it lives.
+        Runtime and engine; the runtime must outlive the engine.
 
     Raises:
         ArtifactError: The plugin library or the engine cannot be loaded after all, or the engine is not trusted.
@@ -49,7 +49,7 @@ def open_engine(path: Path, fit: Fit, log: Log, *, weight_budget: int | None = N
             path=path,
             remedy=f"Build it again: {build_again(path, record)}",
         )
-    if engine.streamable_weights_size > 0:  # to be said before there is a context
+    if engine.streamable_weights_size > 0:  # must be set before a context exists
         automatic = engine.get_weight_streaming_automatic_budget()
         engine.weight_streaming_budget_v2 = automatic if weight_budget is None else weight_budget
     return runtime, engine

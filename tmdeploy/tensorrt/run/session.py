@@ -1,7 +1,7 @@
-"""Running an engine: preallocated buffers, one stream, one CUDA graph a shape. Numpy or device arrays, no torch.
+"""Running an engine: preallocated buffers, one stream, one CUDA graph per shape. Numpy or device arrays, no torch.
 
-Written against the signatures of TensorRT's and CUDA's Python bindings, which tests check; not run yet, for want of a
-GPU (docs/backends.md says what was).
+Written against the signatures of TensorRT's and CUDA's Python bindings, which tests check; not yet run on a
+GPU (docs/status.md).
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class Staged:
     """A batch in the session's buffers.
 
     Attributes:
-        name: The image input's.
-        shape: Padded to what the profile holds.
-        elements: Of the padded batch.
-        batch: Images without padding.
-        amounts: Of the shape input; empty if there is none.
+        name: Name of the image input.
+        shape: Shape after padding to the profile.
+        elements: Number of elements of the padded batch.
+        batch: Number of images without padding.
+        amounts: Values of the shape input; empty if there is none.
     """
 
     name: str
@@ -56,18 +56,18 @@ class Session:
 
     Args:
         path: The engine.
-        fit: What `check_fit` found.
-        graphs: Capture a CUDA graph for every shape, and launch that from the second call on.
-        weight_budget: As for `open_engine`.
+        fit: The result of `check_fit`.
+        graphs: Capture a CUDA graph for every shape and launch it from the second call on.
+        weight_budget: See `open_engine`.
 
     Attributes:
         device: The CUDA runtime on the engine's GPU.
-        stream: Where everything runs, in order.
-        staged: The batch in the buffers.
+        stream: The stream on which everything runs in order.
+        staged: The batch that the buffers hold.
 
     Raises:
         ArtifactError: TensorRT does not load it after all.
-        EnvironmentMissing: CUDA failed, such as for want of memory.
+        EnvironmentMissing: CUDA failed, for example out of memory.
     """
 
     def __init__(self, path: Path, fit: Fit, *, graphs: bool = True, weight_budget: int | None = None) -> None:
@@ -83,7 +83,7 @@ class Session:
         self._graphs: dict[tuple[int, tuple[int, ...]], Any] = {}
         self._warm: set[tuple[int, tuple[int, ...]]] = set()
         self._profile = 0
-        self._turn: Any = None  # the event by which streams wait for each other
+        self._turn: Any = None  # event for synchronising streams
         self.staged: Staged | None = None
         most = max(profile.max for profile in fit.record.profiles)
         self._buffers = {
@@ -111,14 +111,14 @@ class Session:
         return bool(self._context.report_to_profiler())
 
     def run(self, images: NDArray[np.generic], schedule: Sequence[int] | None) -> dict[str, NDArray[Any]]:
-        """One batch that a profile holds; fewer images than its smallest batch are padded with zeros.
+        """Run one batch; fewer images than the smallest profile takes are padded with zeros.
 
         Args:
-            images: As the engine's image input.
+            images: Of the shape and type of the engine's image input.
             schedule: Values of the shape input; None if there is none.
 
         Returns:
-            Outputs by name; the arrays are the caller's.
+            Outputs by name, in new arrays.
         """
         staged = self.stage(images, schedule)
         self.upload(staged)
@@ -131,21 +131,21 @@ class Session:
     def run_on_device(
         self, images: DeviceArray, schedule: Sequence[int] | None, *, stream: int = LEGACY_STREAM
     ) -> dict[str, DeviceArray]:
-        """One batch that a profile holds, without the host: nothing is waited for here.
+        """Run one batch that is on the device, without waiting for it.
 
-        The images are copied to the engine's buffer, on the device: CUDA graphs know no other address.
+        The images are copied to the engine's buffer on the device, since CUDA graphs have fixed addresses.
 
         Args:
-            images: As the engine's image input.
+            images: Of the shape and type of the engine's image input.
             schedule: Values of the shape input; None if there is none.
-            stream: CUDA's handle of the stream that makes the images and will use the outputs. What it was given before
-                this call is waited for by the engine, and what it is given afterwards waits for the outputs.
+            stream: CUDA handle of the stream that produces the images and will use the outputs. The engine waits for
+                its earlier work, and its later work waits for the outputs.
 
         Returns:
-            Outputs by name, in the session's memory: the next run writes over them.
+            Outputs by name, in the session's memory; the next run overwrites them.
 
         Raises:
-            DataError: Images of another type; on the device nothing is converted.
+            DataError: The images have another type; nothing is converted on the device.
         """
         staged = self._choose(images.shape[0], schedule)
         buffer = self._buffers[staged.name]
@@ -169,7 +169,7 @@ class Session:
         }
 
     def stage(self, images: NDArray[np.generic], schedule: Sequence[int] | None) -> Staged:
-        """The first of the steps of `run`: choose the profile, and copy the images to pinned memory."""
+        """First step of `run`: choose the profile and copy the images to pinned memory."""
         staged = self._choose(len(images), schedule)
         buffer = self._buffers[staged.name]
         flat = images.reshape(-1)
@@ -178,11 +178,11 @@ class Session:
         return staged
 
     def upload(self, staged: Staged) -> None:
-        """Put the copy to the device on the stream."""
+        """Enqueue the copy to the device."""
         self._buffers[staged.name].upload(self.stream, staged.elements)
 
     def set_shapes(self, staged: Staged) -> None:
-        """Tell the engine what comes; on the host. Raises DataError if it refuses that."""
+        """Set the input shapes, on the host. Raises DataError if the engine refuses them."""
         for values in self._shape_values.values():
             values[:] = staged.amounts
         if not self._context.set_input_shape(staged.name, staged.shape):
@@ -192,11 +192,11 @@ class Session:
             raise DataError(f"cannot infer its shapes: {', '.join(missing)} lack values", path=self._path)
 
     def launch(self, staged: Staged, *, graph: bool | None = None) -> None:
-        """Put the engine's work on the stream: its CUDA graph, captured at the second call of a shape, or its kernels.
+        """Enqueue the engine: its CUDA graph, captured at the second call of a shape, or its kernels.
 
         Args:
-            staged: Whose shapes are set.
-            graph: Whether to use a graph; None does as the session was opened.
+            staged: The batch whose shapes are set.
+            graph: Whether to use a graph; None takes the session's setting.
         """
         key = (staged.shape[0], staged.amounts)
         wanted = self._graphs_wanted if graph is None else graph
@@ -213,16 +213,16 @@ class Session:
         self._warm.add(key)
 
     def download(self) -> None:
-        """Put the copies of the outputs to the host on the stream."""
+        """Enqueue the copies of the outputs to the host."""
         for tensor in self._record.outputs:
             self._buffers[tensor.name].download(self.stream, int(np.prod(self._output_shape(tensor.name))))
 
     def synchronize(self) -> None:
-        """Wait for everything on the stream."""
+        """Wait for all work on the stream."""
         self.device.synchronize(self.stream)
 
     def results(self, staged: Staged) -> dict[str, NDArray[Any]]:
-        """Outputs by name, without padding, as arrays of the caller's."""
+        """Outputs by name, without padding, in new arrays."""
         found = {}
         for tensor in self._record.outputs:
             shape = self._output_shape(tensor.name)
@@ -231,12 +231,12 @@ class Session:
         return found
 
     def memory(self) -> EngineMemory:
-        """What the engine says it needs."""
+        """The memory that the engine states it needs."""
         buffers = sum(buffer.bytes for buffer in self._buffers.values())
         return engine_memory(self._module, self._engine, len(self._record.profiles), buffers=buffers)
 
     def profile_for(self, batch: int) -> int:
-        """The profile that is tuned for the size nearest to this one, among those that hold it.
+        """Of the profiles that hold this size, the one tuned for the nearest size.
 
         Raises:
             DataError: None holds it.
@@ -271,7 +271,7 @@ class Session:
         return self.staged
 
     def _let_wait(self, stream: Any, other: Any) -> None:
-        """What is put on `stream` from here on waits for what is on `other`."""
+        """Make later work on `stream` wait for the present work on `other`."""
         if self._turn is None:
             self._turn = self.device.event()
         self.device.call("cudaEventRecord", self._turn, other)
@@ -284,7 +284,7 @@ class Session:
             raise ArtifactError(f"refuses profile {number} ({self._log.reason()})", path=self._path)
         self.device.synchronize(self.stream)
         self._profile = number
-        for graph in self._graphs.values():  # they were captured with the other profile's kernels
+        for graph in self._graphs.values():  # graphs hold the other profile's kernels
             self.device.call("cudaGraphExecDestroy", graph)
         self._graphs.clear()
         self._warm.clear()
@@ -298,5 +298,5 @@ class Session:
 
 
 def _elements(shape: Sequence[int], batch: int) -> int:
-    """Number of elements, with the batch where the shape is open."""
+    """Number of elements, with open dimensions set to the batch."""
     return int(np.prod([batch if side < 0 else side for side in shape], dtype=np.int64))

@@ -17,20 +17,20 @@ from numpy.typing import NDArray
 from tmdeploy.tensorrt.run.session import Session, Staged
 
 QUEUED = 20  # calls in a row
-_IN_FLIGHT = 2  # of them on the stream at a time, trtexec's number
+_IN_FLIGHT = 2  # calls in flight at a time, trtexec's number
 
 
 class EngineTimer:
     """Calls of an engine on one batch, with an event at every boundary.
 
-    The events lie outside what a CUDA graph captures: they are put on the stream around its launch.
+    The events are not part of a captured CUDA graph: they are recorded around its launch.
 
     Args:
         session: The engine; timers may share it.
         images: One batch, which a profile holds.
         schedule: Values of the shape input; None if there is none.
         graph: Launch a CUDA graph (from the third call on: the first runs kernels, the second captures).
-        transfers: Copy images to the device and logits back; else the images are there already, and stay.
+        transfers: Copy images to the device and logits back; else everything stays on the device.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class EngineTimer:
         self._staged: Staged | None = None
 
     def call(self) -> dict[str, NDArray[Any]]:
-        """One call, until it is done. With transfers: numpy in, numpy out. Without: no outputs."""
+        """One complete call. With transfers: numpy in, numpy out. Without: no outputs."""
         session = self._session
         self._enqueue_s = []
         if self._transfers:
@@ -62,7 +62,7 @@ class EngineTimer:
         return session.results(staged) if self._transfers else {}
 
     def queue(self) -> None:
-        """Many calls in a row, the host always one ahead, until all are done; from pinned memory, not from numpy."""
+        """Many calls in a row with the host one ahead, until all are complete; from pinned memory, not from numpy."""
         staged = self._in_place()
         self._enqueue_s = []
         for number, marks in enumerate(self._marks):
@@ -72,7 +72,7 @@ class EngineTimer:
         self._session.synchronize()
 
     def read(self) -> dict[str, list[float]]:
-        """Times of the last `call`, or of each of the last `queue` but the first, which found the GPU idle; seconds.
+        """Times of the last `call`, or of all calls of the last `queue` but the first (the GPU was idle), in seconds.
 
         `compute`: the engine's work on the GPU; `enqueue`: the host's time to put it there. With transfers also `h2d`
         and `d2h`, the copies. `latency`: copies and compute.
@@ -85,7 +85,7 @@ class EngineTimer:
         return {**found, "latency": latency, "enqueue": self._enqueue_s[calls]}
 
     def close(self) -> None:
-        """Give the events back."""
+        """Free the events."""
         for marks in self._marks:
             marks.free()
         self._marks = []
@@ -109,7 +109,7 @@ class EngineTimer:
             marks.record("d2h_end")
 
     def _in_place(self) -> Staged:
-        """The batch, in the buffers and on the device; another timer may have put its own there."""
+        """Put the batch into the buffers and on the device, since timers share them."""
         session = self._session
         if self._staged is None or session.staged is not self._staged:
             self._staged = session.stage(self._images, self._schedule)
@@ -135,7 +135,7 @@ class _Marks:
         return self._device.seconds_between(self._events[f"{part}_start"], self._events[f"{part}_end"])
 
     def wait(self) -> None:
-        """Until the call's compute is done."""
+        """Wait until the call's compute is complete."""
         self._device.call("cudaEventSynchronize", self._events["compute_end"])
 
     def free(self) -> None:

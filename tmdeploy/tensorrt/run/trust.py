@@ -1,7 +1,7 @@
-"""Code that an engine brings or that its sidecar names, which runs only where the user trusts the engine.
+"""Host code that an engine embeds or its sidecar names, which runs only if the user trusts the engine.
 
 An engine's kernels run on the GPU. A plugin library or a lean runtime inside it, or a library that the sidecar names,
-run on the host with all that the user may do; checksums in a file say nothing about who wrote the file.
+run on the host with all the user's rights, and a checksum says nothing about who wrote a file.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ _IF_TRUSTED = "If you trust where the file is from, pass --trust-engine"
 
 
 def trust_engines() -> None:
-    """Run the code of engines, in this process and in those it starts."""
+    """Allow engines' host code, in this process and its children."""
     os.environ[TRUST_VARIABLE] = "1"
 
 
 def engines_are_trusted() -> bool:
-    """Whether the user said so."""
+    """Whether the user allowed engines' host code."""
     return os.environ.get(TRUST_VARIABLE) == "1"
 
 
 def has_host_code(record: EngineRecord) -> bool:
-    """Whether the engine's file carries code that runs on the host, by its sidecar."""
+    """Whether the engine embeds code that runs on the host, according to its sidecar."""
     return record.options.version_compatible or (record.plugin is not None and record.plugin.embedded)
 
 
 def check_host_code(path: Path, record: EngineRecord) -> None:
-    """Refuse an engine that carries code for the host, unless it is trusted.
+    """Refuse an engine that embeds host code, unless engines are trusted.
 
     Raises:
-        ArtifactError: It does, and is not.
+        ArtifactError: It embeds host code and is not trusted.
     """
     if has_host_code(record) and not engines_are_trusted():
         what = "a lean runtime" if record.options.version_compatible else "a plugin library"
@@ -46,11 +46,11 @@ def check_host_code(path: Path, record: EngineRecord) -> None:
 
 
 def find_plugin(path: Path, record: EngineRecord) -> Path | None:
-    """The plugin library an engine needs: one of the user's own, or, for a trusted engine, where its sidecar says.
+    """The plugin library an engine needs: the user's own or, for a trusted engine, the one its sidecar names.
 
     Raises:
-        EnvironmentMissing: It is not here, or is refused (`native/trust.py`).
-        ArtifactError: It is another one.
+        EnvironmentMissing: It is missing or refused (`native/trust.py`).
+        ArtifactError: It is not the library that the engine was built with.
     """
     wanted = record.plugin
     if wanted is None or wanted.embedded:

@@ -1,4 +1,4 @@
-"""TensorRT-RTX's own word on whether an engine will run here, from the header alone."""
+"""TensorRT-RTX's own verdict on whether an engine will run here, from its header alone."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def refusal(module: Any, runtime: Any, content: bytes, command: str) -> tuple[st
     """Ask before the engine is loaded.
 
     Args:
-        module: TensorRT-RTX; full TensorRT has no such question.
-        runtime: A runtime of it.
-        content: The file.
-        command: Builds the engine again.
+        module: TensorRT-RTX; full TensorRT has no such check.
+        runtime: Its runtime.
+        content: Content of the engine file.
+        command: The command that rebuilds the engine.
 
     Returns:
-        Why it will not run, and a remedy; None if it will, perhaps slower than another build.
+        Why it will not run, with a remedy; None if it will, even if slower than another build.
     """
     validity, diagnostics = runtime.get_engine_validity(content[: runtime.engine_header_size])
     if validity != module.EngineValidity.INVALID:

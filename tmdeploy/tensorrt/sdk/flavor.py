@@ -1,4 +1,4 @@
-"""The two TensorRTs, `tensorrt` and `tensorrt_rtx`: one Python interface, two builders and runtimes."""
+"""TensorRT's two flavors, `tensorrt` and `tensorrt_rtx`: one Python interface, two builders and runtimes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from tmdeploy.errors import EnvironmentMissing, UsageError
 from tmdeploy.lazy import install_command
 
-OLDEST, NEWEST_MAJOR = (10, 13), 11  # of full TensorRT, that the code was checked against
+OLDEST, NEWEST_MAJOR = (10, 13), 11  # versions of full TensorRT that the code was checked against
 
 
 class Flavor(str, Enum):
@@ -38,7 +38,7 @@ class Flavor(str, Enum):
 
     @property
     def reinstall(self) -> str:
-        """The command for one that is there and does not work."""
+        """The command that reinstalls it."""
         return f"pip install --force-reinstall {self.distribution}"
 
     @property
@@ -54,7 +54,7 @@ class Toolkit:
     Attributes:
         flavor: Which one.
         module: Its Python package.
-        version: As it says, such as `11.4.0.106`.
+        version: Its version, such as `11.4.0.106`.
     """
 
     flavor: Flavor
@@ -68,7 +68,7 @@ class Toolkit:
 
 
 class Log:
-    """What TensorRT said while it worked; nothing reaches the terminal by itself.
+    """TensorRT's messages; none is printed on its own.
 
     Attributes:
         errors: Messages of severity error and above.
@@ -104,15 +104,15 @@ class Log:
 
 
 def open_toolkit(choice: str, *, purpose: str) -> Toolkit:
-    """Import the flavor that was asked for; `auto` takes TensorRT if it is installed, else TensorRT-RTX.
+    """Import a flavor; `auto` takes TensorRT if it is installed, else TensorRT-RTX.
 
     Args:
         choice: `auto`, `tensorrt` or `rtx`.
-        purpose: What for, as in "building an engine".
+        purpose: What it is needed for, such as "building an engine".
 
     Raises:
         UsageError: No such flavor.
-        EnvironmentMissing: Not installed, its libraries cannot be loaded, or a version that is not supported.
+        EnvironmentMissing: It is not installed, its libraries cannot be loaded, or its version is not supported.
     """
     if choice == "auto":
         installed = [flavor for flavor in Flavor if importlib.util.find_spec(flavor.package) is not None]
@@ -165,7 +165,7 @@ def version_numbers(version: str) -> tuple[int, ...]:
 
 
 def _plain(message: str) -> str:
-    """Without the source positions and call names that only NVIDIA can read."""
+    """A message without NVIDIA's source positions and function names."""
     text = " ".join(message.split()).partition("Internal Error: ")[0]
     text = re.sub(r"\[[\w.]+:\d+: ?\w*\] ?", "", text)
     text = re.sub(r"^\w+::\w+: Error Code \d+: ", "", text)

@@ -1,4 +1,4 @@
-"""Does a TensorRT work on this machine? Tried as far as it goes: up to a builder."""
+"""Whether TensorRT works on this machine, tried by making a builder."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ def try_builder(flavor: Flavor) -> str:
     """Make a builder.
 
     Returns:
-        Version, what it can do here, and what running engines needs where that is missing.
+        The version, what it can do here, and what is missing for running engines.
 
     Raises:
-        EnvironmentMissing: Not installed, not loadable, not supported; no builder; full TensorRT without a GPU.
+        EnvironmentMissing: It is not installed, loadable or supported, or makes no builder (full TensorRT: no GPU).
     """
     toolkit = open_toolkit(flavor.value, purpose="building an engine")
     gpu, lacks = _gpu("running engines" if flavor is Flavor.RTX else "building and running engines")
