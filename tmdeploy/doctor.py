@@ -25,8 +25,8 @@ class BackendState:
     """Whether a backend works here.
 
     Attributes:
-        name: As in design and tables.
-        works: It was really tried, and gave the right number; TensorRT: a builder could be made.
+        name: Name for tables.
+        works: It ran and gave the right result; for TensorRT, it made a builder.
         detail: Version, or what is missing.
         remedy: What to install; empty if it works.
     """
@@ -57,7 +57,7 @@ class Environment:
 
 
 def examine() -> Environment:
-    """Look at this machine; every backend that is installed runs a tiny model, TensorRT makes a builder."""
+    """Examine this machine: every installed backend runs a tiny model, TensorRT makes a builder."""
     return Environment(
         python=f"{platform.python_version()} ({sys.executable})",
         platform=platform.platform(),
@@ -80,7 +80,7 @@ def examine() -> Environment:
 
 
 def _try(name: str, run: Callable[[], str], remedy: str, *, package: str) -> BackendState:
-    """`remedy` installs what is missing, `package` is what to install again if it is there and fails."""
+    """Try a backend. `remedy` installs it; `package` is to be reinstalled if it is there and fails."""
     try:
         return BackendState(name, True, run())
     except ModuleNotFoundError as error:
@@ -164,7 +164,7 @@ def _library_state(
 
 
 def _run_onnxruntime() -> str:
-    """A reduction step as exported files have it, at the default optimisation level: some versions cannot load it."""
+    """Run a reduction step as in exported files, at the default optimisation level: some versions cannot load it."""
     import numpy as np
     import onnxruntime
     from onnx import TensorProto, helper
@@ -185,7 +185,7 @@ def _run_onnxruntime() -> str:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     tokens = np.array([[[9, 9], [1, 0], [1, 0.1], [0, 1], [1, 1]]], np.float32)
     (plan,) = session.run(None, {"metric": tokens, "slots": np.arange(4)})
-    if plan.tolist() != [[0, 2, 2, 3, 1]]:  # the third token, of A, is nearest to the second, of B
+    if plan.tolist() != [[0, 2, 2, 3, 1]]:  # the third token, in A, is most similar to the second, in B
         raise RuntimeError(f"a reduction step gave the plan {plan.tolist()}")
     return f"{onnxruntime.__version__}, reduction step of opset 20 ran"
 

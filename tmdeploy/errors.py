@@ -16,16 +16,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-_LONGEST = 2000  # characters of a message, which may quote names of any length from a file
+_LONGEST = 2000  # longest message: it may quote names of any length from a file
 
 
 class TmdeployError(Exception):
-    """Base of every error a user can cause and mend.
+    """Base of every error that a user can cause and fix.
 
     Args:
         message: What was wrong, without a final full stop.
         path: The file it is about; put in front of the message.
-        remedy: What to do, as an imperative without a final full stop.
+        remedy: What to do, as an instruction without a final full stop.
     """
 
     exit_code = 4

@@ -28,7 +28,7 @@ def require(name: str, *, purpose: str) -> ModuleType:
 
     Args:
         name: Module to import, such as `torch` or `safetensors.torch`.
-        purpose: What it is needed for, as in "exporting a checkpoint".
+        purpose: What it is needed for, such as "exporting a checkpoint".
 
     Raises:
         EnvironmentMissing: The package is not installed; the message names the extra that installs it.
@@ -48,11 +48,11 @@ def require(name: str, *, purpose: str) -> ModuleType:
 def install_command(extra: str) -> str:
     """The command that adds an extra to this installation.
 
-    A checkout names itself. What was installed from a wheel names the distribution: pip finds that installed, asks no
-    index for it, and adds what the extra needs.
+    In a checkout the command names its path. An installed wheel names the distribution: pip finds it installed, does
+    not ask an index for it, and adds what the extra needs.
 
     Args:
-        extra: Of pyproject.toml, such as `export`.
+        extra: Name of the extra in pyproject.toml, such as `export`.
     """
     checkout = Path(__file__).resolve().parents[1]
     if not (checkout / "pyproject.toml").is_file():

@@ -1,4 +1,4 @@
-"""Draw which patches were merged into which token (as the figures of ToMe's paper do)."""
+"""Drawings of which patches were merged into which token, in the style of ToMe's paper."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 DROPPED = -1
-_EDGE = (255, 170, 0)  # seen on dark and on light pictures alike
+_EDGE = (255, 170, 0)  # visible on dark and light pictures
 
 
 def compose(steps: Sequence[StepTrace], *, tokens: int, num_prefix: int) -> NDArray[np.int64]:
@@ -42,7 +42,7 @@ def compose(steps: Sequence[StepTrace], *, tokens: int, num_prefix: int) -> NDAr
 
 
 def fused_slots(steps: Sequence[StepTrace], *, tokens: int, num_prefix: int) -> list[set[int]]:
-    """Final tokens of each image that some patch reached by being fused rather than merged (EViT's extra token)."""
+    """Final tokens of each image into which patches were fused rather than merged (EViT's extra token)."""
     found: list[set[int]] = [set() for _ in range(len(steps[0].map) if steps else 1)]
     for number, step in enumerate(steps):
         for image in range(len(step.map)):
@@ -107,7 +107,7 @@ def draw_groups(
 
 
 def drawing_names(paths: Sequence[Path]) -> tuple[str, ...]:
-    """File names for the drawings of these images, all different, also where the file system ignores case.
+    """Distinct file names for the drawings of these images, even if the file system ignores case.
 
     Equal names are told apart by their folders (`a-cat.png`, `b-cat.png`) or suffixes (`cat.jpg.png`), else numbered.
     """

@@ -1,4 +1,4 @@
-"""What names and shapes of a checkpoint cannot settle: what the user says about it (`--assume KEY=VALUE`). No torch."""
+"""What the names and shapes of weights leave open, and the user's answers (`--assume KEY=VALUE`). No torch."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _grid(value: object) -> object:
 
 
 class Assumed(BaseModel):
-    """What the user says about a checkpoint; None leaves it to what the weights resemble.
+    """What the user says about a checkpoint; None leaves a key to the architecture that the weights resemble.
 
     Attributes:
         heads: Attention heads.
@@ -46,14 +46,14 @@ class Assumed(BaseModel):
         pool: What feeds the head.
         norm_eps: LayerNorm's epsilon.
         grid: Patches down and across that the position embedding was trained for.
-        resample: How a multi-scale stem brings a coarser scale to the patch grid.
-        pos_embed_resize: How position embeddings are brought to another image size: `bicubic_antialias` is timm's way,
+        resample: How a multi-scale stem resamples a coarser scale to the patch grid.
+        pos_embed_resize: How position embeddings are interpolated: `bicubic_antialias` is timm's way,
             `bicubic` that of the official DeiT and EViT.
-        mean: Of the input, one number or one a channel.
-        std: Likewise.
+        mean: Mean of the input: one number, or one per channel.
+        std: Standard deviation, likewise.
         crop_pct: Share of the resized side that is cropped.
         crop_mode: Whether the shorter side is resized, or both (`squash`).
-        interpolation: Of the resize.
+        interpolation: Interpolation of the resize.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -76,14 +76,14 @@ class Assumed(BaseModel):
 
     @classmethod
     def parse(cls, given: Mapping[str, object] | Iterable[str], *, num_heads: int | None = None) -> Assumed:
-        """From `{"act": "quick_gelu"}`, or `["act=quick_gelu"]` as on the command line.
+        """Parse `{"act": "quick_gelu"}`, or `["act=quick_gelu"]` from the command line.
 
         Args:
             given: Keys and values; values may be strings.
-            num_heads: What `--num-heads` says, which is the same as `heads=`.
+            num_heads: Value of `--num-heads`, a synonym of `heads=`.
 
         Raises:
-            UsageError: No such key, a value that it cannot have, or a key twice.
+            UsageError: A key is unknown or given twice, or a value is impossible.
         """
         values = dict(given) if isinstance(given, Mapping) else _pairs(given)
         unknown = next((key for key in values if key not in cls.model_fields), None)
@@ -99,14 +99,14 @@ class Assumed(BaseModel):
         return both
 
     def given(self, keys: Iterable[str]) -> dict[str, Any]:
-        """Those of the keys that the user gave."""
+        """The keys that the user gave, with their values."""
         return {key: value for key in keys if (value := getattr(self, key)) is not None}
 
     def check_agrees(self, config: VitConfig, preprocessing: Preprocessing) -> None:
-        """Refuse what contradicts a file that says what it is.
+        """Refuse assumptions that contradict what the file says about itself.
 
         Raises:
-            UsageError: It does.
+            UsageError: One does.
         """
         stated = {**config.model_dump(), "grid": config.grid, **preprocessing.model_dump()}
         for key, value in self.given(key for key in Assumed.model_fields if key != "pos_embed_resize").items():
@@ -117,20 +117,20 @@ class Assumed(BaseModel):
 
 
 def text(value: object) -> str:
-    """A value as `--assume` takes it."""
+    """A value in the syntax of `--assume`."""
     if isinstance(value, tuple):
         return ",".join(map(text, value))
     return str(value)
 
 
 def assumption(key: str, value: object, why: str, others: Mapping[str, object]) -> Assumption:
-    """One entry of what was assumed.
+    """Make the record of one assumption.
 
     Args:
         key: As in `--assume`.
-        value: What was taken.
-        why: Where it is from.
-        others: The same field of other architectures of these shapes, by their names; those that differ are kept.
+        value: The assumed value.
+        why: Why it was assumed.
+        others: Values of other architectures with these shapes, by name; those that differ are recorded.
     """
     shown = "x".join(map(str, value)) if key == "grid" and isinstance(value, tuple) else text(value)
     differing = {name: text(other) for name, other in others.items() if other != value}
@@ -138,11 +138,11 @@ def assumption(key: str, value: object, why: str, others: Mapping[str, object]) 
 
 
 def assumption_notes(assumptions: Iterable[Assumption], *, proven: bool = False) -> tuple[str, ...]:
-    """What to tell a user about them: what nobody has stated, and which known architectures would differ.
+    """Sentences about assumptions: what nobody stated, and which known architectures would differ.
 
     Args:
         assumptions: What was assumed.
-        proven: The model was compared with its owner's, which shows all but what happens to images before it.
+        proven: The model was compared with the owner's, which settles all but the preprocessing.
     """
     unstated = [one for one in assumptions if not one.why.startswith("--")]
     if proven:

@@ -1,4 +1,4 @@
-"""What kind of file this is, by its first bytes: people name a file `.pt` that is none."""
+"""The kind of a file by its first bytes: not everything named `.pt` is a checkpoint."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from pathlib import Path
 
 from tmdeploy.errors import CheckpointError
 
-# `.tar` is what many training scripts call a file of torch.save: model_best.pth.tar.
+# Many training scripts name files of torch.save `.tar`: model_best.pth.tar.
 TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".tar")
 SAFETENSORS_SUFFIXES = (".safetensors",)
 CHECKPOINT_SUFFIXES = TORCH_SUFFIXES + SAFETENSORS_SUFFIXES
 _HEAD = 512
 _GET_AGAIN = "Check the path, or get the file again"
 
-# First bytes, what to call the file, what to do about it.
+# First bytes, name of the format, remedy.
 _MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"\xff\xd8\xff", "a JPEG image", _GET_AGAIN),
     (b"\x89PNG", "a PNG image", _GET_AGAIN),
@@ -31,10 +31,10 @@ _MAGIC: tuple[tuple[bytes, str, str], ...] = (
 
 
 def check_is_file(path: Path) -> None:
-    """Refuse what cannot be a checkpoint whatever it contains.
+    """Refuse what cannot be a checkpoint, whatever its content.
 
     Raises:
-        CheckpointError: Missing, a folder, empty, or not readable.
+        CheckpointError: The path is missing, a folder, empty, or unreadable.
     """
     try:
         if path.is_dir():
@@ -64,7 +64,7 @@ def is_zip(head: bytes) -> bool:
 
 
 def is_pickle(head: bytes) -> bool:
-    """Whether the file begins like a binary pickle, as files of torch before 1.6 do."""
+    """Whether the file begins like a binary pickle, as files of torch older than 1.6 do."""
     return len(head) > 1 and head[0] == 0x80 and 2 <= head[1] <= 5
 
 
@@ -74,7 +74,7 @@ def is_safetensors(head: bytes) -> bool:
 
 
 def not_a_checkpoint(path: Path, head: bytes) -> CheckpointError:
-    """The error for a file of no checkpoint format, with what it is instead."""
+    """The error for a file of no known checkpoint format, saying what it is instead."""
     for magic, what, remedy in _MAGIC:
         if head.startswith(magic):
             return CheckpointError(f"is {what}, not a checkpoint", path=path, remedy=remedy)
@@ -96,7 +96,7 @@ def _is_text(head: bytes) -> bool:
     try:
         text = head.decode("utf-8")
     except UnicodeDecodeError as error:
-        # a character may be cut in two at the end
+        # the last character may be incomplete
         if error.start < len(head) - 3:
             return False
         text = head[: error.start].decode("utf-8")

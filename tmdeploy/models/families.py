@@ -1,4 +1,4 @@
-"""Networks that tmdeploy's ViT is not, recognised by the names and shapes of their weights. No torch in here."""
+"""Networks other than plain ViTs, recognised by the names and shapes of their weights. No torch in here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 READABLE = "Save the state_dict of a timm-style ViT or DeiT; other layouts have to be converted to its names first"
 _PATCH = "Patch your own module with tmdeploy.patch() instead (docs/methods.md)"
 
-# What else people have: a name that gives the layout away, and what to call it. The first that fits counts.
+# Other layouts: a weight's name that reveals each, and what to call it. The first match counts.
 _FOREIGN: tuple[tuple[str, str], ...] = (
     (r"(^|\.)embeddings\.patch_embeddings\.projection\.weight$", "a ViT, DeiT, BEiT or DINO with Hugging Face's names"),
     (r"(^|\.)vision_model\.head\.attention\.", "a SigLIP model with Hugging Face's names"),
@@ -62,10 +62,10 @@ _UNSUPPORTED: tuple[tuple[str, str], ...] = (
 
 
 def refuse_foreign(shapes: Shapes) -> None:
-    """Refuse what is no plain ViT with timm's names, by the family it is of.
+    """Refuse anything but a plain ViT with timm's names, naming the family that it belongs to.
 
     Raises:
-        CheckpointError: It is none.
+        CheckpointError: It is another network.
     """
     if "patch_embed.proj.weight" in shapes and any(name.startswith("blocks.0.") for name in shapes):
         what = _unsupported(shapes)

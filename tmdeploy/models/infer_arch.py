@@ -21,7 +21,7 @@ from tmdeploy.errors import CheckpointError, UsageError
 from tmdeploy.models.assume import COMPUTE_KEYS, PREPROCESSING_KEYS, Assumed, assumption, assumption_notes, text
 from tmdeploy.models.families import READABLE, Shapes, refuse_foreign
 
-# What the shapes show and a fine-tuned copy of an architecture shares with it; a multi-scale stem may be added to any.
+# What shapes show and fine-tuning keeps; a multi-scale stem may be added to any architecture.
 _STRUCTURE = (
     "patch_size",
     "width",
@@ -40,14 +40,14 @@ _STRUCTURE = (
 
 @dataclass(frozen=True)
 class Inference:
-    """A config, and what was assumed to get it.
+    """A config, and the assumptions behind it.
 
     Attributes:
-        config: The architecture, for the image size that is wanted.
+        config: The architecture, for the requested image size.
         preprocessing: How images become its input.
         weights_grid: Patches down and across that the position embedding was trained for.
-        assumptions: What names and shapes do not show.
-        notes: What a user should know of them, one sentence each.
+        assumptions: What names and shapes leave open.
+        notes: Sentences about them for the user.
     """
 
     config: VitConfig
@@ -72,23 +72,23 @@ def infer(
     image_size: int | None = None,
     official_names: bool = False,
 ) -> Inference:
-    """Work the architecture out.
+    """Infer the architecture.
 
-    What names and shapes leave open (heads, activation, where norms are, pooling, epsilon, preprocessing) is what the
-    user says, else that of the named or recognised architecture, else the usual. Where known architectures of the same
-    shapes compute different things the user is asked.
+    What names and shapes leave open (heads, activation, placement of norms, pooling, epsilon, preprocessing) comes from
+    the user, else from the named or recognised architecture, else from convention. Where known architectures of the
+    same shapes compute different things, the user is asked.
     The image size is that of the weights' position embedding, whatever `arch` says, unless `image_size` is given.
 
     Args:
         shapes: Shape of every weight, by timm's names.
-        arch: Known architecture that it is said to be; settles what shapes cannot show.
+        arch: Name of the architecture; settles what shapes cannot show.
         assumed: What the user says about the rest.
-        image_size: Side of the input that is wanted, pixels.
+        image_size: Requested side of the input, pixels.
         official_names: Whether LayerScale had its official names, `gamma_1` and `gamma_2`.
 
     Raises:
-        CheckpointError: It is no ViT of this family, not the one that `arch` names, or may be more than one.
-        UsageError: Unknown `arch`, or something assumed or an `image_size` that is impossible.
+        CheckpointError: It is no ViT of this family, not the one that `arch` names, or ambiguous.
+        UsageError: `arch` is unknown, or an assumption or `image_size` is impossible.
     """
     assumed = assumed or Assumed()
     seen = _seen(shapes)
@@ -136,10 +136,10 @@ def with_image_size(config: VitConfig, image_size: int | None) -> VitConfig:
 
 
 def check_described(config: VitConfig, shapes: Shapes) -> None:
-    """Whether a file's own description is that of its weights: its numbers are not believed before.
+    """Check a file's own description against its weights before relying on it.
 
     Raises:
-        CheckpointError: It is not.
+        CheckpointError: They disagree.
     """
     seen = _seen(shapes)
     if not seen["scales"]:
@@ -210,7 +210,7 @@ def _depth(shapes: Shapes) -> int:
 
 
 def _add_pos_embed(shapes: Shapes, seen: dict[str, Any], said: tuple[int, int] | None) -> tuple[int, int]:
-    """Add `pos_embed_prefix` to what is seen; return the patch grid: the one that is said, else a square."""
+    """Add `pos_embed_prefix` to what is seen; return the patch grid: the stated one, else a square."""
     length = _shape(shapes, "pos_embed", 3)[1]
     prefix = int(seen["class_token"]) + int(seen["distilled"]) + seen["registers"]
     # With both possible, models with registers leave the prefix out (timm's no_embed_class), others cover it.
@@ -243,7 +243,7 @@ def _check_is(named: VitConfig, seen: Mapping[str, Any]) -> None:
 
 
 def _fitting(seen: Mapping[str, Any], *, official_names: bool = False) -> list[Architecture]:
-    """Known architectures that have these names and shapes."""
+    """Known architectures with these names and shapes."""
     fields = (*_STRUCTURE, "pos_embed_prefix", "fc_norm")
     return [
         entry
@@ -254,10 +254,10 @@ def _fitting(seen: Mapping[str, Any], *, official_names: bool = False) -> list[A
 
 
 def _recognise(fitting: list[Architecture], assumed: Assumed, size: tuple[int, int]) -> Architecture | None:
-    """The one of them that it is.
+    """The one architecture of them that the weights are.
 
     Raises:
-        CheckpointError: They compute different things, and nobody said which one it is.
+        CheckpointError: They compute different things, and the user did not say which one it is.
     """
     said = assumed.given(COMPUTE_KEYS)
     agreeing = [one for one in fitting if all(getattr(one.config, key) == value for key, value in said.items())]
@@ -269,7 +269,7 @@ def _recognise(fitting: list[Architecture], assumed: Assumed, size: tuple[int, i
         raise _question(list(kinds.values()))
     if candidates and candidates[0].lacks is not None:
         raise CheckpointError(f"the weights look like {candidates[0].config.name}, with {candidates[0].lacks}")
-    # of those for this image size, if there are any
+    # those for this image size, if there are any
     return next((one for one in candidates if one.config.image_size == size), candidates[0] if candidates else None)
 
 
@@ -293,7 +293,7 @@ def _computes(one: Architecture) -> tuple[object, ...]:
 
 
 def _rivals(fitting: list[Architecture], like: Architecture, size: tuple[int, int]) -> list[Architecture]:
-    """Others of the same shapes that compute something else, or see other colours; of each kind the nearest in size."""
+    """Others of the same shapes with another computation or preprocessing; of each kind the nearest in size."""
 
     def kind(one: Architecture) -> tuple[object, ...]:
         return (*_computes(one), one.preprocessing.mean, one.preprocessing.std)
@@ -309,7 +309,7 @@ def _unseen(seen: Mapping[str, Any], like: Architecture | None, assumed: Assumed
     mean = seen["fc_norm"] or not seen["class_token"]
     if like is not None:
         fields = {key: getattr(like.config, key) for key in COMPUTE_KEYS}
-        # a fine-tuned copy may pool otherwise than the architecture that it is named after
+        # a fine-tuned copy may pool differently
         fields["pool"] = "avg" if mean else "token" if like.config.fc_norm else like.config.pool
     else:
         fields = {key: getattr(VitConfig(), key) for key in COMPUTE_KEYS}
@@ -329,7 +329,7 @@ def _assumptions(
     *,
     said: bool,
 ) -> tuple[Assumption, ...]:
-    """All that was not seen, with its reason: what the user said, what `like` has, or what is usual."""
+    """Everything not seen, with its source: the user, the architecture `like`, or convention."""
     given = assumed.given(Assumed.model_fields)
     name = None if like is None else f"--arch {like.config.name}" if said else like.config.name
     reasons = dict.fromkeys(COMPUTE_KEYS, name or "the usual")

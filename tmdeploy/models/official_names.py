@@ -1,4 +1,4 @@
-"""Parameter names of official repositories, brought to timm's."""
+"""Parameter names of official repositories, translated to timm's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Container, Mapping
 
 from torch import Tensor
 
-# Parameters that take no part in inference, and whose absence changes no result:
+# Parameters that inference does not use:
 _IDLE = re.compile(
     r"^mask_token$"  # DINOv2, MAE: stands for masked patches in pre-training
     r"|(^|\.)out_zero_mask$"  # ATS: a constant zero
@@ -21,7 +21,7 @@ def has_official_gammas(names: Container[str]) -> bool:
 
 
 def to_timm_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename what official checkpoints call otherwise, and drop what inference never uses.
+    """Translate the names of official checkpoints, and drop what inference never uses.
 
     DeiT III has `gamma_1`, `gamma_2` for timm's `ls1.gamma`, `ls2.gamma`. DINOv2 has `register_tokens` for timm's
     `reg_token`, and a position embedding with an entry for the class token but none for registers: that entry is added

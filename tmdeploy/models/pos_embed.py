@@ -22,13 +22,13 @@ def resize_pos_embed(
         old_grid: h, w: patches down and across that it was trained for.
         new_grid: Patches down and across wanted.
         num_prefix: P: prefix tokens it covers, kept as they are; 0 if it covers patch tokens only.
-        antialias: As timm does; the official DeiT and EViT do not.
+        antialias: Use antialiasing, like timm; the official DeiT and EViT do not.
 
     Returns:
         [1, P + new_h * new_w, C], of the same dtype.
 
     Raises:
-        ValueError: It has not P + h * w positions.
+        ValueError: It does not have P + h * w positions.
     """
     positions = num_prefix + old_grid[0] * old_grid[1]
     if pos_embed.shape[1] != positions:

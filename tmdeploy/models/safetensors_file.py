@@ -1,4 +1,4 @@
-"""Files of safetensors: `.safetensors`. They hold no code; their lengths are checked before they are believed."""
+"""Reading and writing `.safetensors`. The format holds no code; lengths are checked before they are used."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def read(path: Path, *, trust: bool) -> Contents:
 
     Args:
         path: The file.
-        trust: Not needed here: the format holds no code.
+        trust: Ignored: the format holds no code.
 
     Raises:
-        CheckpointError: Not such a file, or damaged.
+        CheckpointError: It is no such file, or damaged.
         EnvironmentMissing: safetensors is not installed.
     """
     del trust
@@ -61,7 +61,7 @@ def _check_header(path: Path) -> None:
     head, size = read_head(path), path.stat().st_size
     length = int.from_bytes(head[:8], "little")
     if len(head) < 8 or length > min(size - 8, _MAX_HEADER):
-        # a foreign file's first bytes read as a length are absurd too
+        # the first bytes of a foreign file, read as a length, are absurd too
         if not is_safetensors(head) and path.suffix.lower() != ".safetensors":
             raise not_a_checkpoint(path, head)
         raise CheckpointError(

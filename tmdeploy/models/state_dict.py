@@ -1,4 +1,4 @@
-"""The weights inside what a checkpoint file held: which dictionary, which prefix, which dtype."""
+"""Finding the weights in a checkpoint's content: which dictionary, which prefix, which dtype."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tmdeploy.errors import CheckpointError
 
-# Where training code keeps an averaged copy of the weights: timm, DeiT, callbacks of Lightning, DINO, I-JEPA.
+# Keys of an averaged copy of the weights: timm, DeiT, callbacks of Lightning, DINO, I-JEPA.
 _EMA_KEYS = (
     "state_dict_ema",
     "model_ema",
@@ -23,8 +23,8 @@ _EMA_KEYS = (
     "teacher",
     "target_encoder",
 )
-# Where it keeps the weights, most wanted first. Most averaged copies come last: what the same file calls `model` is
-# what its authors' own evaluation reads; those of self-supervised training are what theirs reads.
+# Keys of the weights themselves, in order of preference. Most averaged copies come last: `model` in the same file is
+# what its authors evaluate. After self-supervised training it is the averaged copy.
 _KEYS = (
     "model",
     "state_dict",
@@ -45,25 +45,25 @@ _EMA_PREFIX = re.compile(r"(^|[._])(ema|averaged|momentum|teacher|target)([._]|$
 _MAX_NESTING = 4
 _ANCHOR = "patch_embed.proj.weight"
 _REMEDY = "Save model.state_dict() with torch.save, or name a checkpoint file that holds one"
-_SHARING = 2  # times what a file stores that its tensors may take: tied weights are stored once
+_SHARING = 2  # tensors may take this many times what the file stores: tied weights are stored once
 
 
 def find_state_dict(
     held: object, path: Path, *, ema: bool = False, ignore_extra: bool = False
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The weights in what a file held, under their plain names.
+    """Find the weights in the content of a file, without prefixes.
 
     Args:
-        held: A state_dict, or dictionaries that hold one, or (from a trusted pickle) a module.
+        held: A state_dict, dictionaries that hold one, or (from a trusted pickle) a module.
         path: Where it is from, for messages.
         ema: Read the averaged copy of the weights (exponential moving average).
-        ignore_extra: Leave out what is beside the ViT's weights, such as a decoder's.
+        ignore_extra: Leave out weights beside the ViT's, such as a decoder's.
 
     Returns:
         Weights by name, float32, contiguous, on the CPU; and notes on what was chosen.
 
     Raises:
-        CheckpointError: There is no state_dict in it, no averaged one, or something else between the weights.
+        CheckpointError: There is no state_dict, no averaged one, or something other than weights in it.
     """
     found, keys = _descend(held, path, ema=ema)
     notes: list[str] = []
@@ -119,7 +119,7 @@ def _descend(held: object, path: Path, *, ema: bool) -> tuple[Mapping[str, objec
 
 
 def _averaging_callback(held: Mapping[str, object]) -> Mapping[str, object] | None:
-    """The state of a Lightning callback that keeps averaged weights."""
+    """The state of the Lightning callback that keeps averaged weights."""
     callbacks = held.get("callbacks")
     if any(key in held for key in _EMA_KEYS) or not isinstance(callbacks, Mapping):
         return None
@@ -169,7 +169,7 @@ def _unusable(value: Tensor) -> str | None:
 
 
 def _check_sharing(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Many names for one stored tensor cost the file nothing, and memory for each once they are converted."""
+    """Refuse many names for one stored tensor: they cost the file nothing, but memory for each once converted."""
     stored = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors.values()}
     wanted = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     if wanted > _SHARING * sum(stored.values()):
@@ -183,10 +183,10 @@ def _check_sharing(tensors: Mapping[str, Tensor], path: Path) -> None:
 def _without_prefix(
     tensors: dict[str, Tensor], path: Path, *, ema: bool, ignore_extra: bool
 ) -> tuple[dict[str, Tensor], str, tuple[str, ...]]:
-    """Drop `module.`, `backbone.`, `encoder.` ...: whatever stands before every name.
+    """Drop the common prefix of all names: `module.`, `backbone.`, `encoder.` ...
 
     Returns:
-        The weights; the prefix they had; notes on what was left out.
+        The weights, their prefix, and notes on what was left out.
     """
     # `ms_embed.0.proj` and friends do not end with the anchor, so a ViT has exactly one
     prefixes = [name.removesuffix(_ANCHOR) for name in tensors if name == _ANCHOR or name.endswith(f".{_ANCHOR}")]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class PatchEmbed(nn.Module):
-    """One convolution whose kernel and stride are the patch.
+    """One convolution with kernel and stride equal to the patch size.
 
     Attributes:
         grid_size: Patches down and across.
@@ -36,12 +36,12 @@ class PatchEmbed(nn.Module):
 
 
 def fuse_scales(maps: Sequence[Tensor], linear: nn.Linear | None, resample: Literal["nearest", "bilinear"]) -> Tensor:
-    """Bring feature maps of several scales to the first one's grid, and fuse them.
+    """Resample feature maps of several scales to the first one's grid, and fuse them.
 
     Args:
         maps: Each [B, C, h_k, w_k]; the first is on the patch grid.
-        linear: Takes the concatenated channels, base scale first, back to C; None sums the maps.
-        resample: How a map is brought to the grid.
+        linear: Maps the concatenated channels, base scale first, to C; None sums the maps.
+        resample: How a map is resampled to the grid.
 
     Returns:
         Tokens [B, h_0 * w_0, C], row by row.

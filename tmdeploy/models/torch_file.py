@@ -1,4 +1,4 @@
-"""Files of torch.save: `.pt`, `.pth`."""
+"""Reading and writing files of torch.save: `.pt`, `.pth`."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _TRUST = "Save model.state_dict() instead, or, if you trust where the file is fr
 
 
 class _Record:
-    """Stands in for a class that only records something beside the weights: takes any arguments and keeps none."""
+    """Stand-in for a class that only records options beside the weights: accepts any arguments and keeps none."""
 
     def __init__(self, *_: object, **__: object) -> None:
         pass
 
     def __setstate__(self, _: object) -> None:
-        """Ignore it."""
+        """Ignore the pickled state."""
 
 
 # Beside its weights a checkpoint keeps the options of its training script. A Namespace only holds attributes: making
@@ -56,7 +56,7 @@ _RECORDS = (
     "pathlib.WindowsPath",
     "pathlib.Path",
     "pathlib._local.PosixPath",
-    # the best accuracy so far, as numpy made it
+    # a numpy scalar, such as the best accuracy so far
     "numpy.core.multiarray.scalar",
     "numpy._core.multiarray.scalar",
     "numpy.dtype",
@@ -66,7 +66,7 @@ _HARMLESS: list[Any] = [
     *((_Record, name) for name in _RECORDS),
     *((OrderedDict, name) for name in _MAPPINGS),
 ]
-# The number that torch before 1.6 pickled first, as the pickle spells it.
+# The magic number that torch older than 1.6 pickled first.
 _OLD_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
 _UNCOMPRESSED_SLACK = 1 << 20
 
@@ -79,7 +79,7 @@ def read(path: Path, *, trust: bool) -> Contents:
         trust: Unpickle anything, which runs whatever code the file holds. Without it only weights are unpickled.
 
     Raises:
-        CheckpointError: Not such a file, damaged, or not only weights.
+        CheckpointError: It is no such file, damaged, or holds more than weights.
     """
     head = read_head(path)
     if is_zip(head):
@@ -120,7 +120,7 @@ def _check_archive(path: Path) -> None:
         raise CheckpointError(
             "is a TorchScript archive", path=path, remedy="Save the state_dict of the model it was made from"
         )
-    # torch.save does not compress; what would grow on reading was not made by it
+    # torch.save does not compress, so a file that grows when read is not its own
     if sum(member.file_size for member in members) > path.stat().st_size + _UNCOMPRESSED_SLACK:
         raise CheckpointError(
             "is a compressed zip archive, which torch.save does not write", path=path, remedy="Save it again"
@@ -133,7 +133,7 @@ def _load_weights(path: Path) -> object:
             return _load(path, weights_only=True)
     except pickle.UnpicklingError as error:
         raise _refusal(str(error), path) from None
-    except Exception as error:  # whatever a damaged pickle runs into
+    except Exception as error:  # a damaged pickle can raise anything
         raise _damaged(error, path) from None
 
 
@@ -152,7 +152,7 @@ def _load_trusted(path: Path) -> object:
 
 def _load(path: Path, *, weights_only: bool) -> object:
     with warnings.catch_warnings(), path.open("rb") as stream:
-        warnings.simplefilter("ignore")  # torch's own, about storages of old files
+        warnings.simplefilter("ignore")  # torch's own warning about storages of old files
         return torch.load(stream, map_location="cpu", weights_only=weights_only)
 
 

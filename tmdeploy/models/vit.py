@@ -44,7 +44,7 @@ class QuickGelu(nn.Module):
     """x sigmoid(1.702 x): the approximation of GELU that OpenAI's CLIP was trained with."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Elementwise."""
+        """Apply elementwise."""
         return x * torch.sigmoid(1.702 * x)
 
 
@@ -67,7 +67,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply to every token."""
+        """Apply to every token of x [B, N, C]."""
         out: Tensor = self.fc2(self.act(self.fc1(x)))
         return out
 
@@ -122,7 +122,7 @@ class VisionTransformer(nn.Module):
     """A ViT of the ViT/DeiT family: `forward` = `embed`, `blocks`, `forward_head`.
 
     Attributes:
-        config: What it is made of.
+        config: Its architecture.
         embed_dim: Width C.
         num_prefix_tokens: Class, distillation and register tokens.
         global_pool: `token` or `avg`.
@@ -183,7 +183,7 @@ class VisionTransformer(nn.Module):
         """Images [B, in_channels, H, W] to the tokens that enter block 0, [B, N, C]: prefix first, row by row after.
 
         Raises:
-            UsageError: The images are not of the model's size.
+            UsageError: The images do not have the model's size.
         """
         wanted = (self.config.in_channels, *self.config.image_size)
         if images.dim() != 4 or tuple(images.shape[1:]) != wanted:
@@ -214,12 +214,12 @@ class VisionTransformer(nn.Module):
         return fuse_scales(maps, linear, self.config.resample)
 
     def pool(self, x: Tensor, size: Tensor | None = None) -> Tensor:
-        """The token that feeds the head.
+        """Pool the tokens into the input of the head.
 
         Args:
             x: [B, N, C].
             size: [B, N], patches that each token stands for; with mean pooling, the weights of the mean over patch
-                tokens (ToMe's rule for MAE), sum_j s_j x_j / sum_j s_j. None weighs them alike.
+                tokens (ToMe's rule for MAE), sum_j s_j x_j / sum_j s_j. None weighs them equally.
 
         Returns:
             [B, C].
@@ -239,7 +239,7 @@ class VisionTransformer(nn.Module):
 
         Args:
             x: [B, N, C], tokens that leave the last block.
-            size: As `pool`.
+            size: See `pool`.
 
         Returns:
             Logits [B, num_classes]; features [B, C] if there is no head.

@@ -1,1 +1,1 @@
-"""Tables and JSON for people and programs."""
+"""Results as JSON (`schemas`) and as tables (`tables`)."""

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 
 def json_text(document: BaseModel | dict[str, Any], *, ascii_only: bool = False) -> str:
-    """A result as JSON that every parser takes. NaN and the infinities, which JSON does not have, become null.
+    """A result as strict JSON: NaN and the infinities become null.
 
     Args:
         document: A report.

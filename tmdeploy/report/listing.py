@@ -1,4 +1,4 @@
-"""Lists of long texts: broken between words only, so that paths and commands stay whole and can be copied."""
+"""Lists of long texts, broken between words only, so that paths and commands can be copied."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _NARROWEST = 30
 
 
 def print_facts(title: str, rows: Sequence[tuple[str, str]], console: Console) -> None:
-    """Names and values, a pair a paragraph.
+    """Print names and values, one paragraph per pair.
 
     Args:
-        title: Over it.
+        title: Heading.
         rows: Name and value.
-        console: Where to.
+        console: Output.
     """
     console.print(styled((title, "bold"), "\n"))
     names = max(len(name) for name, _ in rows)
@@ -31,12 +31,12 @@ def print_facts(title: str, rows: Sequence[tuple[str, str]], console: Console) -
 
 
 def print_states(title: str, rows: Sequence[tuple[str, bool, str, str]], console: Console) -> None:
-    """What works and what does not: a name, `yes` or `no`, what is known, and below it what to do.
+    """Print what works and what does not: a name, `yes` or `no`, details, and the remedy below.
 
     Args:
-        title: Over it.
+        title: Heading.
         rows: Name, whether it works, detail, remedy; the last two may be empty.
-        console: Where to.
+        console: Output.
     """
     console.print(styled((title, "bold"), "\n"))
     names = max(len(name) for name, *_ in rows)
@@ -56,12 +56,12 @@ def _print_row(head: Text, lines: Sequence[str], console: Console) -> None:
 
 
 def print_places(title: str, rows: Sequence[tuple[str, str]], console: Console) -> None:
-    """Paths, each on a line of its own, with what is known below it.
+    """Print paths, each on a line of its own with a text below.
 
     Args:
-        title: Over it.
+        title: Heading.
         rows: Path and text.
-        console: Where to.
+        console: Output.
     """
     console.print(styled((title, "bold"), "\n"))
     for path, text in rows:
@@ -72,7 +72,7 @@ def print_places(title: str, rows: Sequence[tuple[str, str]], console: Console) 
 
 
 def _broken(text: str, width: int, *, hang: str = "") -> list[str]:
-    """Lines of whole words; one that is too long has a line of its own."""
+    """Break text into lines of whole words; an overlong word gets a line of its own."""
     return textwrap.wrap(
         text, max(_NARROWEST, width), subsequent_indent=hang, break_long_words=False, break_on_hyphens=False
     )

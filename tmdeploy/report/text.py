@@ -1,4 +1,4 @@
-"""Text on its way to a terminal. File names and what files hold are only ever text: style has to be asked for.
+"""Text for a terminal. File names and the content of files are never interpreted as markup.
 
 A string is printed as it is, brackets included; `styled` makes the few words that have a colour.
 """
@@ -14,25 +14,25 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.text import Text
 
-# Controls but tab and line feed, what turns the direction of writing, and bytes that are no UTF-8 (surrogates).
+# Control characters but tab and line feed, bidirectional controls, and surrogates (bytes that are not UTF-8).
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _BREAKS = re.compile("[\t\n]")
-# For terminals that have no such letters.
+# Replacements for terminals without these characters.
 _PLAIN = {"→": "->", "≤": "<=", "≥": ">=", "…": "...", "█": "#", "░": ".", "≈": "~", "—": "-", "─": "-"}
 
 
 def printable(text: str) -> str:
-    r"""Text that cannot move the cursor or hide: an escape character becomes the four characters `\x1b`."""
+    r"""Text without control characters: an escape character becomes the four characters `\x1b`."""
     return _UNPRINTABLE.sub(_escaped, text)
 
 
 def one_line(text: str) -> str:
-    """As `printable`, and without line breaks and tabs: for one row of a table."""
+    """Like `printable`, without line breaks and tabs: for one row of a table."""
     return _BREAKS.sub(_escaped, printable(text))
 
 
 def encodable(text: str, encoding: str) -> str:
-    """Text with what an encoding does not have replaced; before a table is laid out, so that its columns stay."""
+    """Text with characters that an encoding lacks replaced, before a table is laid out."""
     return text.encode(encoding, "tmdeploy").decode(encoding)
 
 
@@ -46,7 +46,7 @@ def styled(*parts: str | tuple[str, str]) -> Text:
 
 
 def never_fail_to_print() -> None:
-    """Let stdout and stderr replace what their encoding does not have, instead of losing the rest of a report."""
+    """Let stdout and stderr replace characters that their encoding lacks, instead of losing the rest of a report."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure: Callable[..., None] | None = getattr(stream, "reconfigure", None)
         if reconfigure is not None:

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-_NAME = 32  # what a file's name may take where there is room
+_NAME = 32  # widest file name
 _BESIDE_MEMORY = 28
 _NARROWEST = 12
 _GAP = 2  # between columns, and for the edges
 
 
 def print_bench(report: BenchReport, console: Console) -> None:
-    """One table a batch size, another of what ran on a GPU, then load time and memory, then what to doubt."""
+    """Print one table per batch size, one of GPU times, load times and memory, and finally warnings."""
     machine, labels = report.machine, Labels(report)
     backend = f"; {labels.backend}" if labels.backend else ""
     console.print(f"{machine.cpu}, {machine.cores} cores{backend}; {report.data}; {report.rounds} interleaved rounds")
@@ -49,7 +49,7 @@ def print_bench(report: BenchReport, console: Console) -> None:
 
 
 def _print_arms(batch: int, rows: list[ArmRow], labels: Labels, console: Console) -> None:
-    """As wide as the console, heads broken where that saves lines; wider where it has to be: numbers are not cut."""
+    """Print a table as wide as the console, or wider if needed: numbers are never cut."""
     percentiles = list(rows[0].percentiles_ms)
     columns = {
         "kind": [kind_text(row) for row in rows],
@@ -83,7 +83,7 @@ def _print_arms(batch: int, rows: list[ArmRow], labels: Labels, console: Console
 
 
 def _number(value: float) -> str:
-    """Four digits or so: `1.41`, `33.30`, `396.1`, `1234`."""
+    """Format a number with three or four digits: `1.41`, `33.30`, `396.1`, `1234`."""
     return f"{value:.{2 if value < 100 else 1 if value < 1000 else 0}f}"
 
 

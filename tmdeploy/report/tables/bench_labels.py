@@ -1,4 +1,4 @@
-"""What the arms of a benchmark are called in tables: short, and broken only between words."""
+"""Labels of the arms of a benchmark: short, and broken only between words."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Labels:
     """Labels of one report.
 
     Args:
-        report: All arms: a label says only what tells them apart.
+        report: The whole report: a label says only what distinguishes its arm.
     """
 
     def __init__(self, report: BenchReport) -> None:
@@ -37,7 +37,7 @@ class Labels:
 
 
 def kind_text(row: ArmRow) -> str:
-    """Whether tokens merge in it."""
+    """The kind of an arm: merged, unmerged, free merge or foreign."""
     if row.kind != "model":
         return row.kind.replace("-", " ")
     if row.amounts is not None:
@@ -46,7 +46,7 @@ def kind_text(row: ArmRow) -> str:
 
 
 def packed(words: Sequence[str], width: int) -> str:
-    """As many words a line as fit; a word that is too long is shortened in its middle."""
+    """Fill lines with words; an overlong word is shortened in the middle."""
     lines: list[str] = []
     for word in (shortened(word, width) for word in words):
         if lines and len(lines[-1]) + 1 + len(word) <= width:
@@ -57,7 +57,7 @@ def packed(words: Sequence[str], width: int) -> str:
 
 
 def shortened(text: str, width: int) -> str:
-    """`deit_small…_tome_r13`: both ends of a name say what it is."""
+    """Shorten a name in the middle, `deit_small…_tome_r13`: both ends identify it."""
     if len(text) <= width:
         return text
     head = width // 2
@@ -65,7 +65,7 @@ def shortened(text: str, width: int) -> str:
 
 
 def _told_apart(paths: Sequence[Path]) -> list[str]:
-    """The stem, where that is enough; else the name, else the folder with it."""
+    """The stem of each file; the whole name, or the folder too, where stems are equal."""
     stems, names = Counter(path.stem for path in set(paths)), Counter(path.name for path in set(paths))
     found = []
     for path in paths:

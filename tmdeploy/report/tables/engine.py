@@ -72,7 +72,7 @@ def engine_table(path: Path, record: EngineRecord, *, title: str) -> Table:
 
 
 def step_table(record: EngineRecord) -> Table | None:
-    """Kernels of every reduction step; None if the build log did not list any."""
+    """Kernels of every reduction step; None if the build log lists none."""
     if record.kernels is None or not record.kernels.steps:
         return None
     table = plain_table("Kernels of the reduction steps")

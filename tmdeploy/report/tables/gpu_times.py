@@ -13,7 +13,7 @@ from tmdeploy.report.tables.table import plain_table
 if TYPE_CHECKING:
     from rich.table import Table
 
-_NAME = 16  # what a name may take beside the numbers
+_NAME = 16  # widest name beside the numbers
 
 # In the order of a call; a whole call of its own is timed one at a time, the parts with the next one queued.
 _PARTS = (
@@ -26,12 +26,12 @@ _PARTS = (
 
 
 def gpu_table(batch: int, rows: Sequence[ArmRow], labels: Labels) -> Table:
-    """Every part of a call, as trtexec reports it, and throughput.
+    """The parts of a call, as trtexec reports them, and throughput.
 
     Args:
-        batch: Images a call.
-        rows: Of engines, and of checkpoints that ran on a GPU.
-        labels: What they are called.
+        batch: Images per call.
+        rows: Arms that ran on a GPU: engines and checkpoints.
+        labels: Labels of the arms.
     """
     table = plain_table(f"batch {batch}: on the GPU, milliseconds a batch")
     table.add_column("", justify="right", no_wrap=True)
@@ -58,7 +58,7 @@ def gpu_table(batch: int, rows: Sequence[ArmRow], labels: Labels) -> Table:
 
 
 def memory_table(rows: Sequence[ModelRow], labels: Labels) -> Table:
-    """GPU memory of engines, MiB: what TensorRT states and what was counted."""
+    """GPU memory of engines, MiB: as TensorRT states it, and as measured."""
     table = plain_table("GPU memory of engines, MiB, each in a fresh process")
     for column in ("engine", "weights", "streamable", "a context", "in and out", "loaded", "running"):
         table.add_column(column, justify="left" if column == "engine" else "right", overflow="fold")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _BAR = 24
-# What the graph does with amounts that are not possible (docs/ops.md, Counts).
+# How the graph clips impossible amounts (docs/ops.md, Counts).
 _RULE = {
     "r": "0 merges nothing; below 0 is 0, and what is above half of a block's patch tokens is clipped to it",
     "keep": "patch tokens to keep; below 1 is 1, and more than there are is all of them",
@@ -26,7 +26,7 @@ _RULE = {
 
 
 def print_inspection(found: Inspection, console: Console) -> None:
-    """The file, then its blocks."""
+    """Print the facts about the file, then its blocks."""
     console.print(_facts(found))
     if found.blocks:
         console.print(_blocks(found))

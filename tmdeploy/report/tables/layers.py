@@ -36,12 +36,12 @@ _SLOWEST = 15
 
 
 def print_layers(found: EngineInspection, console: Console, *, full: bool) -> None:
-    """Memory, inputs and outputs, plugins, then the layers: by kind and one step, or all of them.
+    """Print memory, inputs and outputs, plugins, and the layers: totals by kind and one step, or all layers.
 
     Args:
         found: The inspection.
-        console: Where to.
-        full: Every layer.
+        console: Output.
+        full: Print every layer.
     """
     for table in (_memory(found), _ports(found), _plugins(found.engine)):
         if table is not None:
@@ -64,7 +64,7 @@ def print_layers(found: EngineInspection, console: Console, *, full: bool) -> No
 
 
 def print_times(times: LayerTimes, console: Console, *, full: bool) -> None:
-    """Layer times: by kind, by step, and the slowest layers or all."""
+    """Print layer times by kind, by step, and for the slowest layers or all."""
     schedule = "" if times.schedule is None else f", schedule {schedule_text(times.schedule)}"
     title = f"Layer times at batch {times.batch}{schedule}: medians of {times.iterations} runs"
     console.print(title, style="bold", soft_wrap=True)

@@ -36,7 +36,7 @@ def predictions_document(predictions: Predictions, model: dict[str, str]) -> dic
 
 
 def predictions_csv(predictions: Predictions) -> str:
-    """One row an image and rank: path, rank, index, name, probability; a single row of a path alone without classes."""
+    """One row per image and rank: path, rank, index, name, probability; only the path if there are no classes."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["path", "rank", "index", "name", "probability"])
@@ -49,7 +49,7 @@ def predictions_csv(predictions: Predictions) -> str:
 
 
 def predictions_table(predictions: Predictions) -> Table:
-    """A row a class, the image at its first: a long name may wrap without moving its probability away from it."""
+    """One row per class, with the image in the first: a long name may wrap without losing its probability."""
     table = plain_table()
     table.add_column("image", overflow="fold")
     table.add_column("class", overflow="fold")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def print_quantization(report: QuantizeReport, console: Console) -> None:
-    """The file, its plans step by step, and the verdict last."""
+    """Print the file, the agreement of its plans step by step, and the verdict."""
     console.print(_facts(report))
     if report.steps:
         console.print(_steps(report))

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def plain_table(title: str | None = None) -> Table:
-    """A table with a line under its head and nothing else: it fits 80 columns, and pastes well."""
+    """A table with one rule under its head: it fits 80 columns and pastes well."""
     from rich import box
     from rich.table import Table
 
@@ -19,7 +19,7 @@ def plain_table(title: str | None = None) -> Table:
 
 
 def facts_table(title: str) -> Table:
-    """Names and values, one pair a line."""
+    """A table of names and values."""
     table = plain_table(title)
     table.show_header = False
     table.add_column(style="dim", no_wrap=True)

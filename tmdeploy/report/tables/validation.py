@@ -18,7 +18,7 @@ _SHOWN = 20
 
 
 def print_validation(report: ValidationReport, console: Console) -> None:
-    """The levels, the images that differ, and the verdict last."""
+    """Print the levels, the images that differ, and the verdict."""
     batches = ", ".join(map(str, report.batch_sizes))
     console.print(
         styled(
@@ -52,7 +52,7 @@ def print_validation(report: ValidationReport, console: Console) -> None:
 
 
 def proved_text(report: ValidationReport) -> str:
-    """By what the reduction steps can be computed, and how each way was looked at."""
+    """The ways in which the reduction steps can be computed, and how each was proved."""
     names = {"native": "native kernels", "bodies": "function bodies", "standard ops": "standard ops in the file"}
     parts = []
     for row in report.realisations:
@@ -82,7 +82,7 @@ def _levels(report: ValidationReport) -> Table:
 
 
 def _evidence(report: ValidationReport) -> list[str]:
-    """What each number was measured on, and why a level was not judged."""
+    """On what each number was measured, and why a level was skipped."""
     lines = [f"{check.level}, {check.name}: {check.detail}" for check in report.checks if check.detail]
     return lines + [f"{entry.level} not judged: {entry.reason}" for entry in report.skipped]
 
