@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
-from .console import JsonOption, Output, TrustOption, progress, settings, warn
+from .console import JsonOption, Output, TrustOption, progress, warn
 from .schedule_option import ExportKeepOption, ExportROption, ExportScheduleOption
 
 if TYPE_CHECKING:
@@ -155,7 +153,7 @@ def build(
         ),
         command=shlex.join(["tmdeploy", *sys.argv[1:]]),
     )
-    with _bar() as tell:
+    with progress() as tell:
         result = build_engine(request, tell)
     out.console.print(engine_table(result.path, result.record, title=f"Built {result.path}"))
     out.emit(build_document(result))
@@ -216,18 +214,3 @@ def _exported(model: Path, engine: Path, options: _ExportOptions, trust_checkpoi
     for note in result.notes:
         warn(note)
     return result.path
-
-
-@contextlib.contextmanager
-def _bar() -> Iterator[Callable[[str, float], None]]:
-    """A bar on stderr; off when that is no terminal, or with --quiet."""
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
-    from tmdeploy.report.console import PlainConsole
-
-    console = PlainConsole(stderr=True)
-    off = settings.quiet or not console.is_terminal
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=off) as display:
-        task = display.add_task("starting", total=1.0)
-        yield lambda description, share: display.update(task, description=description, completed=share)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import BaseModel
 
 from tmdeploy.report.text import printable
 
 if TYPE_CHECKING:
     from tmdeploy.report.console import PlainConsole
+    from tmdeploy.report.schemas.document import Result
+    from tmdeploy.system.progress import Progress
 
 JsonOption = Annotated[
     str | None,
@@ -89,7 +90,7 @@ class Output:
 
         return PlainConsole(stderr=self._target == "-", quiet=settings.quiet)
 
-    def emit(self, document: BaseModel | dict[str, Any]) -> None:
+    def emit(self, document: Result | dict[str, Any]) -> None:
         """Write the JSON document, if one was asked for.
 
         Raises:
@@ -97,15 +98,21 @@ class Output:
         """
         if self._target is None:
             return
-        from tmdeploy.report.document import json_text
-
         if self._target == "-":
             utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-            sys.stdout.write(json_text(document, ascii_only=not utf8))
+            sys.stdout.write(_json(document, ascii_only=not utf8))
             return
         from tmdeploy.system.files import write_text
 
-        write_text(Path(self._target), json_text(document), option="--json")
+        write_text(Path(self._target), _json(document), option="--json")
+
+
+def _json(document: Result | dict[str, Any], *, ascii_only: bool = False) -> str:
+    if not isinstance(document, dict):
+        return document.to_json(ascii_only=ascii_only)
+    from tmdeploy.report.schemas.document import json_text
+
+    return json_text(document, ascii_only=ascii_only)
 
 
 def _files_read(sources: Sequence[str | Path], outputs: Iterable[Path | None]) -> list[str | Path]:
@@ -148,15 +155,26 @@ def warn_skipped(skipped: Sequence[tuple[object, str]], *, read: int) -> None:
 
 
 @contextlib.contextmanager
-def progress() -> Iterator[Callable[[str], None]]:
-    """Show what is going on, on stderr: `tell("tracing the model")`. Off when that is no terminal, or with --quiet."""
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+def progress() -> Iterator[Progress]:
+    """Show what is going on, on stderr, with a bar where it is known how far. Off without terminal, or with --quiet."""
+    from rich import progress as rich
+    from rich.text import Text
 
     from tmdeploy.report.console import PlainConsole
 
+    class Bar(rich.BarColumn):
+        def render(self, task: rich.Task) -> Any:
+            return Text() if task.total is None else super().render(task)
+
     console = PlainConsole(stderr=True)
     off = settings.quiet or not console.is_terminal
-    columns = (SpinnerColumn("line"), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=off) as display:
+    text = rich.TextColumn("{task.description}", markup=False)
+    columns = (rich.SpinnerColumn("line"), text, Bar(), rich.TimeElapsedColumn())
+    with rich.Progress(*columns, console=console, transient=True, disable=off) as display:
         task = display.add_task("starting", total=None)
-        yield lambda description: display.update(task, description=printable(description))
+
+        def show(text: str, share: float | None = None, /) -> None:
+            total = None if share is None else 1.0
+            display.update(task, description=printable(text), total=total, completed=share or 0.0)
+
+        yield show

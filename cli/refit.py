@@ -46,6 +46,6 @@ def refit(
     )
     out = Output(json, reads=request.reads, writes=engine_files(output))
     with progress() as tell:
-        result = refit_engine(request, lambda text, _: tell(text))
+        result = refit_engine(request, tell)
     out.console.print(engine_table(result.path, result.record, title=f"Refitted {result.path}"))
     out.emit(build_document(result, schema="tmdeploy.refit/1"))

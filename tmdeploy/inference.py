@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from tmdeploy.backends.pairing import classes_of
 from tmdeploy.data.images import ImageReader, nothing_readable
 from tmdeploy.data.labels import check_class_names, name_of
 from tmdeploy.errors import ArtifactError
+from tmdeploy.system.progress import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def classify(
     schedule: Sequence[int] | None = None,
     class_names: Sequence[str] = (),
     names_from: Path | None = None,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Progress = silent,
 ) -> Predictions:
     """Classify images in batches.
 

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from tmdeploy.backends.onnxruntime.packages import oldest_runtime
 from tmdeploy.card.arch import VitConfig
@@ -18,17 +18,14 @@ from tmdeploy.errors import ArtifactError, UsageError
 from tmdeploy.graph.onnx_file import read_onnx, shape_of
 from tmdeploy.native.library import ort_library
 from tmdeploy.ops.bodies import MAX_OPSET, MIN_OPSET
+from tmdeploy.report.schemas.document import Document, Result
 from tmdeploy.system.files import sha256
 
 if TYPE_CHECKING:
     import onnx
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-
-class Port(_Document):
+class Port(Document):
     """An input or output of the graph."""
 
     name: str
@@ -37,7 +34,7 @@ class Port(_Document):
     optional: bool = False
 
 
-class BlockRow(_Document):
+class BlockRow(Document):
     """Tokens and MACs of one block at the default schedule."""
 
     block: int
@@ -46,7 +43,7 @@ class BlockRow(_Document):
     macs: int | None = Field(default=None, description="none: of a module of the user's own")
 
 
-class Inspection(_Document):
+class Inspection(Result):
     """Everything `tmdeploy inspect` shows."""
 
     schema_: str = Field(default="tmdeploy.inspect/1", alias="schema")
@@ -55,7 +52,7 @@ class Inspection(_Document):
     bytes: int
     sha256: str
     ir_version: int | None = None
-    opsets: dict[str, int] = {}
+    opsets: dict[str, int] = Field(default={})
     oldest_onnxruntime: str | None = Field(default=None, description="first version of those supported that reads it")
     inputs: tuple[Port, ...] = ()
     outputs: tuple[Port, ...] = ()

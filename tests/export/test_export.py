@@ -217,7 +217,7 @@ def test_python_takes_numbers_and_paths_as_text(tmp_path: Path):
         ({"method": "toem"}, UsageError, "Did you mean 'tome'"),
         ({"opset": 17}, UsageError, "--opset 17: supported are 18 to 23"),
         ({"outputs": ("plans",)}, UsageError, "unknown output 'plans'. Choose from: plan, size, features"),
-        ({"method": "evit", "layers": "1", "outputs": ("size",)}, UsageError, "keeps no sizes"),
+        ({"method": "evit", "layers": "1", "outputs": ("size",)}, UsageError, "sizes. Leave out --extra-output size."),
         ({"method": "none", "outputs": ("plan",)}, UsageError, "no reduction step"),
         ({"output": Path("x.plan")}, UsageError, r"x\.plan: the output is an ONNX file"),
         ({"output": Path("/no/such/folder/x.onnx")}, ArtifactError, "cannot be written"),

@@ -32,6 +32,7 @@ from tmdeploy.bench.timing import Arm, Protocol, latency, measure, ratio
 from tmdeploy.errors import ArtifactError, UsageError
 from tmdeploy.report.schemas.bench import ArmRow, BenchReport, GpuMemory, Machine, ModelRow, RatioRow
 from tmdeploy.system.machine import cpu_name, package_version, usable_cores
+from tmdeploy.system.progress import Progress, silent
 from tmdeploy.tensorrt.cuda.clocks import clock_reader
 
 _CV_LIMIT = 0.10
@@ -75,7 +76,7 @@ def bench(
     modes: Sequence[EngineMode] = engine_modes(),
     gate: Gate | None = None,
     check: Callable[[Sequence[Contender]], None] = lambda _: None,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Progress = silent,
 ) -> BenchReport:
     """Measure every model, and the twins that show what its reduction is worth, in interleaved rounds.
 
@@ -138,7 +139,7 @@ def bench(
         images, source = _images(contenders[0].runner, data, batch)
         entries = [_entry(contender, images, batch, watch) for contender in contenders]
         arms = [arm for entry in entries for arm in entry.arms]
-        measure(arms, protocol, pace=pace, progress=lambda text, size=batch: progress(f"batch {size}: {text}"))  # type: ignore[misc]
+        measure(arms, protocol, pace=pace, progress=_at(batch, progress))
         rows += _rows(entries, batch, protocol.percentiles)
         for entry in entries:
             entry.close()
@@ -153,6 +154,10 @@ def bench(
         warnings=tuple(dict.fromkeys(warnings)),
         machine=_machine(load_before),
     )
+
+
+def _at(batch: int, progress: Progress) -> Progress:
+    return lambda text, share=None, /: progress(f"batch {batch}: {text}", share)
 
 
 def _watch(contenders: Sequence[Contender], warnings: list[str]) -> Watch | None:

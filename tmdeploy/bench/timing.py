@@ -15,6 +15,7 @@ import numpy as np
 
 from tmdeploy.bench.pace import Pace
 from tmdeploy.errors import UsageError
+from tmdeploy.system.progress import Progress, silent
 
 Clock = Callable[[], float]
 PERCENTILES = (50.0, 90.0, 99.0)
@@ -143,7 +144,7 @@ def measure(
     *,
     clock: Clock = time.perf_counter,
     pace: Pace | None = None,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Progress = silent,
 ) -> None:
     """Warm every arm up, then measure them in interleaved rounds; the arms are filled in place.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from tmdeploy.export.saved_outputs import read_outputs
 from tmdeploy.export.verify import comparison_images
 from tmdeploy.models.checkpoint import LoadedCheckpoint
 from tmdeploy.patching import reduction_of
+from tmdeploy.system.progress import Progress, silent
 
 Floats = NDArray[np.float32]
 Target = str | Path | nn.Module | Builder
@@ -44,7 +45,7 @@ def prove(
     *,
     images: Sequence[Path] = (),
     originals: Originals | None = None,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Progress = silent,
 ) -> ProofRecord:
     """Compare a patched module that removes nothing (r = 0, keep = all) with its owner's model.
 

@@ -16,10 +16,11 @@ from tmdeploy.card.facts import AnyConfig, ModelFacts
 from tmdeploy.card.metadata import Preprocessing, ProofRecord
 from tmdeploy.errors import ExportError, UnsupportedModel, UsageError
 from tmdeploy.export.request import FileForm
-from tmdeploy.export.write import ExportResult, Progress, Subject, write_file
+from tmdeploy.export.write import ExportResult, Subject, write_file
 from tmdeploy.models.describe import describe, stated_preprocessing, unmerged
 from tmdeploy.patching import reduction_of, unpatch
 from tmdeploy.patching.structure import find_blocks, image_shape
+from tmdeploy.system.progress import Progress, silent
 
 _IMAGES = 3
 _LIMIT = 1e-4  # of the largest output: what rounding may make of a block that is written in another order
@@ -41,7 +42,7 @@ def export_module(
     outputs: Sequence[str] = (),
     verify: bool = True,
     verify_images: Sequence[str | Path] = (),
-    progress: Progress = lambda _: None,
+    progress: Progress = silent,
 ) -> ExportResult:
     """Export a module that `patch` accepted, check the file against it, and only then give the file its name.
 

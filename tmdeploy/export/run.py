@@ -11,15 +11,16 @@ from torch import Tensor
 from tmdeploy.card.recipe import Recipe, make_recipe
 from tmdeploy.export.against import prove
 from tmdeploy.export.request import ExportRequest
-from tmdeploy.export.write import ExportResult, Progress, Subject, write_file
+from tmdeploy.export.write import ExportResult, Subject, write_file
 from tmdeploy.models.assume import assumption_notes
 from tmdeploy.models.checkpoint import LoadedCheckpoint, build_model, load_checkpoint
 from tmdeploy.models.formats import read_file
 from tmdeploy.models.state_dict import find_state_dict
 from tmdeploy.patching import attach
+from tmdeploy.system.progress import Progress, silent
 
 
-def export_checkpoint(request: ExportRequest, progress: Progress = lambda _: None) -> ExportResult:
+def export_checkpoint(request: ExportRequest, progress: Progress = silent) -> ExportResult:
     """Export a checkpoint, check the file, and only then give it its name.
 
     Args:

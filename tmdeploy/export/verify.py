@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from tmdeploy.data.samples import counted
 from tmdeploy.errors import ExportError
 from tmdeploy.ops.limits import r_limit
 from tmdeploy.report.schemas.validation import ValidationReport
+from tmdeploy.system.progress import Progress, silent
 from tmdeploy.validate.limits import Limits
 from tmdeploy.validate.run import Samples, Schedule, validate
 
@@ -32,7 +33,7 @@ def verify_file(
     *,
     images: Sequence[Path],
     name: str,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Progress = silent,
 ) -> ValidationReport:
     """Compare a freshly written file with PyTorch at several batch sizes and schedules.
 

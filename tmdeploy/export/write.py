@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,9 +35,9 @@ from tmdeploy.graph.preprocess import fold_preprocessing
 from tmdeploy.patching import Reduction, reduction_of
 from tmdeploy.report.schemas.validation import ValidationReport
 from tmdeploy.system.files import atomic_path
+from tmdeploy.system.progress import Progress, silent
 
 _PROTOBUF_LIMIT = 2**31 - 1
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +77,7 @@ class ExportResult:
     notes: tuple[str, ...] = ()
 
 
-def write_file(subject: Subject, form: FileForm, progress: Progress = lambda _: None) -> ExportResult:
+def write_file(subject: Subject, form: FileForm, progress: Progress = silent) -> ExportResult:
     """Trace, write, check the file, and only then give it its name.
 
     Args:

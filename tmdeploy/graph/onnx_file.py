@@ -25,7 +25,8 @@ logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
 
 Shape = tuple[int | str | None, ...]
 
-_AGAIN = "Export it again"
+NOT_ONNX = "is no ONNX file, or a truncated one"
+AGAIN = "Export it again"
 _CHANGED = "It was changed after the export: export it again"
 # Bits of the types whose elements do not fill a byte.
 _PACKED = {"INT2": 2, "UINT2": 2, "INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4}
@@ -51,11 +52,11 @@ def read_onnx(
     import onnx
 
     check_there(path)
-    with library_call(path, "is no ONNX file, or a truncated one", remedy=_AGAIN, told=lambda _: ""):
+    with library_call(path, NOT_ONNX, remedy=AGAIN, told=lambda _: ""):
         model = onnx.load(str(path), load_external_data=False) if content is None else onnx.load_from_string(content)
         if not model.graph.node:
             raise ValueError("no nodes")
-    with library_call(path, "is damaged", remedy=_AGAIN):
+    with library_call(path, "is damaged", remedy=AGAIN):
         _check_names(model)
         _check_edges(model)
     _check_tensors(model, path)
@@ -83,7 +84,7 @@ def check_there(path: Path) -> None:
     if not path.is_file():
         raise ArtifactError("no such file", path=path, remedy="Check the path")
     if path.stat().st_size == 0:
-        raise ArtifactError("is empty", path=path, remedy=_AGAIN)
+        raise ArtifactError("is empty", path=path, remedy=AGAIN)
 
 
 def check_ports(
@@ -212,10 +213,10 @@ def _check_edges(model: onnx.ModelProto) -> None:
 def _check_tensors(model: onnx.ModelProto, path: Path) -> None:
     """Refuse tensors that declare another size than they have."""
     for tensor in _tensors(model):
-        with library_call(path, "is damaged", remedy=_AGAIN):
+        with library_call(path, "is damaged", remedy=AGAIN):
             problem = _tensor_problem(tensor)
         if problem is not None:
-            raise ArtifactError(f"tensor '{tensor.name}' {problem}", path=path, remedy=_AGAIN)
+            raise ArtifactError(f"tensor '{tensor.name}' {problem}", path=path, remedy=AGAIN)
 
 
 def _tensor_problem(tensor: onnx.TensorProto) -> str | None:

@@ -32,7 +32,7 @@ def add_step_outputs(model: ir.Model, records: Sequence[StepRecord], outputs: Co
     if "size" in outputs:
         last = records[-1].size_out
         if last is None:
-            raise UsageError("the method keeps no sizes", remedy="Leave out --output size")
+            raise UsageError("the method keeps no sizes", remedy="Leave out --extra-output size")
         same = ir.node("Identity", [values[last]], name="size")
         out = same.outputs[0]
         out.name, out.shape, out.type = "size", values[last].shape, values[last].type

@@ -18,6 +18,7 @@ from tmdeploy.native.library import ORT_LIBRARY, cache_folder
 from tmdeploy.native.trust import checksum_path, make_private_folder, write_checksum
 from tmdeploy.system.child import last_words, run_python
 from tmdeploy.system.files import atomic_path
+from tmdeploy.system.progress import Progress, silent
 
 _SYMBOL = "import ctypes, sys; getattr(ctypes.CDLL(sys.argv[1]), sys.argv[2])"
 
@@ -48,7 +49,7 @@ def build_ort(
     architectures: str | None = None,
     headers: Path | None = None,
     problem: Callable[[Path], str | None] | None = None,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Progress = silent,
 ) -> Path:
     """Build the custom-op library for ONNX Runtime, try it, and put it in place.
 
@@ -88,7 +89,7 @@ def build_library(
     options: dict[str, str],
     *,
     problem: Callable[[Path], str | None],
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> Path:
     """Build a library elsewhere, try it, and only then put it in place.
 
@@ -120,9 +121,7 @@ def build_library(
     return library
 
 
-def build(
-    folder: Path, target: str, options: dict[str, str], *, progress: Callable[[str], None] = lambda _: None
-) -> None:
+def build(folder: Path, target: str, options: dict[str, str], *, progress: Progress = silent) -> None:
     """Configure the CMake project in `folder` and build one target.
 
     Raises:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from tmdeploy.errors import EnvironmentMissing
@@ -17,6 +16,7 @@ from tmdeploy.native.build import build_library
 from tmdeploy.native.library import NativeLibrary, cache_folder, first_library
 from tmdeploy.system.child import last_words, run_python
 from tmdeploy.system.machine import package_version
+from tmdeploy.system.progress import Progress, silent
 
 OPENVINO_LIBRARY = "libtmdeploy_openvino.dylib" if sys.platform == "darwin" else "libtmdeploy_openvino.so"
 OPENVINO_VARIABLE = "TMDEPLOY_OPENVINO_LIBRARY"
@@ -73,7 +73,7 @@ def build_options() -> dict[str, str]:
     return {"TMDEPLOY_BUILD_OPENVINO": "ON", "TMDEPLOY_BUILD_ORT": "OFF", "OpenVINO_DIR": str(cmake_folder())}
 
 
-def build_openvino(output: Path | None = None, *, progress: Callable[[str], None] = lambda _: None) -> Path:
+def build_openvino(output: Path | None = None, *, progress: Progress = silent) -> Path:
     """Build the extension library for the installed OpenVINO, try it, and put it in place.
 
     Args:

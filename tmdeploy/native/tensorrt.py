@@ -7,13 +7,13 @@ TensorRT.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from tmdeploy.native.build import build_library, symbol_problem
 from tmdeploy.native.cuda import cuda_options
 from tmdeploy.native.library import NativeLibrary, cache_folder
 from tmdeploy.native.tensorrt_headers import find_tensorrt_headers, missing_headers
+from tmdeploy.system.progress import Progress, silent
 
 TENSORRT_LIBRARY = "libtmdeploy_tensorrt.so"
 TENSORRT_VARIABLE = "TMDEPLOY_TENSORRT_LIBRARY"
@@ -31,7 +31,7 @@ def build_tensorrt(
     output: Path | None = None,
     *,
     architectures: str | None = None,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Progress = silent,
 ) -> Path:
     """Build the plugin library, try it, and put it in place. Needs no GPU.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from tmdeploy.backends.onnxruntime.session import make_session
 from tmdeploy.errors import ArtifactError, DataError
 from tmdeploy.quantize.request import Calibration
 from tmdeploy.system.boundary import foreign_run, library_call
+from tmdeploy.system.progress import Progress, silent
 
 if TYPE_CHECKING:
     import onnx
@@ -44,7 +45,7 @@ def calibrate(
     folder: Path,
     path: Path,
     threads: int | None = None,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Progress = silent,
 ) -> dict[str, float]:
     """The magnitude that each tensor's range has to reach.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
 
@@ -32,14 +32,14 @@ from tmdeploy.report.schemas.quantize import Drop, KeptNode, QuantizeReport, Ste
 from tmdeploy.system.boundary import library_call
 from tmdeploy.system.ending import temporary_folder
 from tmdeploy.system.files import atomic_path, sha256
+from tmdeploy.system.progress import Progress, silent
 from tmdeploy.tensorrt.build.source import load_source
 from tmdeploy.validate import ValidationReport, validate
 
-Progress = Callable[[str], None]
 _NOT_AS_EXPORTED = "Its graph is not as tmdeploy exports it: export it again"
 
 
-def quantize(request: QuantizeRequest, progress: Progress = lambda _: None) -> QuantizeReport:
+def quantize(request: QuantizeRequest, progress: Progress = silent) -> QuantizeReport:
     """Quantise a file, and compare it with what it was on images that it was not calibrated on.
 
     Args:

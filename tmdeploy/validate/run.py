@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from tmdeploy.data.preprocessing import normalise
 from tmdeploy.data.samples import Portion, Samples, Source
 from tmdeploy.errors import ArtifactError, DataError, UsageError
 from tmdeploy.report.schemas.validation import RealisationName, RealisationRow, Skipped, ValidationReport
+from tmdeploy.system.progress import Progress, silent
 from tmdeploy.validate.checks import all_checks
 from tmdeploy.validate.comparability import Comparability, comparability
 from tmdeploy.validate.comparison import Comparison, Schedule
@@ -35,7 +36,7 @@ def validate(
     batch_sizes: Sequence[int] = (1, 8),
     schedules: Sequence[Schedule] = (None,),
     limits: Limits | None = None,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Progress = silent,
 ) -> ValidationReport:
     """Compare along the chain: ops on the same inputs, decisions, model, accuracy.
 

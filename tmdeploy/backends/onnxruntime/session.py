@@ -15,7 +15,7 @@ from tmdeploy.backends.onnxruntime.defects import read_proto, refuse_what_crashe
 from tmdeploy.backends.onnxruntime.packages import oldest_runtime, telling
 from tmdeploy.card.metadata import ArtifactMetadata
 from tmdeploy.errors import ArtifactError, EnvironmentMissing, TmdeployError
-from tmdeploy.graph.onnx_file import check_there
+from tmdeploy.graph.onnx_file import AGAIN, NOT_ONNX, check_there
 from tmdeploy.lazy import require
 from tmdeploy.native.library import NativeLibrary, ort_library
 from tmdeploy.system.boundary import first_line, foreign_run
@@ -172,7 +172,7 @@ def make_session(source: Path | bytes, *, path: Path, threads: int | None = None
             raise missing from error
         text = first_line(error)
         if "Protobuf parsing failed" in text or "INVALID_PROTOBUF" in text:
-            raise ArtifactError("is no ONNX file, or a truncated one", path=path, remedy="Export it again") from error
+            raise ArtifactError(NOT_ONNX, path=path, remedy=AGAIN) from error
         newest = re.search(r"domain ai\.onnx is till opset (\d+)", str(error))
         if newest is not None:
             raise _too_new(runtime, source, path, newest[1]) from error

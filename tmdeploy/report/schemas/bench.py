@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from tmdeploy.report.schemas.document import Document, Result
 
 SCHEMA = "tmdeploy.bench/1"
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-
-class RatioRow(_Document):
+class RatioRow(Document):
     """Time relative to another arm of the same table: median and range over the rounds."""
 
     baseline: str
@@ -21,7 +19,7 @@ class RatioRow(_Document):
     decided: bool = Field(description="every round says the same arm is faster")
 
 
-class Spread(_Document):
+class Spread(Document):
     """Statistics of one measurement over all calls, as trtexec defines them."""
 
     median_ms: float
@@ -33,7 +31,7 @@ class Spread(_Document):
     calls: int
 
 
-class Clocks(_Document):
+class Clocks(Document):
     """The GPU's clock before and after every round of an arm."""
 
     sm_mhz_low: int
@@ -42,7 +40,7 @@ class Clocks(_Document):
     throttled: tuple[str, ...] = Field(description="what slowed the GPU down at any reading")
 
 
-class GpuTimes(_Document):
+class GpuTimes(Document):
     """Times of an engine.
 
     By CUDA events: h2d, compute, d2h and their sum latency. By the host's clock: enqueue, and host, a whole call.
@@ -57,7 +55,7 @@ class GpuTimes(_Document):
     clocks: Clocks | None = Field(default=None, description="none where they could not be read")
 
 
-class ArmRow(_Document):
+class ArmRow(Document):
     """One arm at one batch size."""
 
     number: int = Field(default=0, description="from 1, the same at every batch size; tables and warnings use it")
@@ -94,7 +92,7 @@ class ArmRow(_Document):
     rounds_ms: tuple[tuple[float, ...], ...] = Field(description="raw samples")
 
 
-class GpuMemory(_Document):
+class GpuMemory(Document):
     """Of an engine, bytes: what TensorRT states, and what the driver counted in a fresh process."""
 
     weights: int | None = Field(description="stated; none where TensorRT does not say, as 10.13")
@@ -107,7 +105,7 @@ class GpuMemory(_Document):
     running: int = Field(description="counted: taken after a few calls")
 
 
-class ModelRow(_Document):
+class ModelRow(Document):
     """One model file: what it costs to load and hold."""
 
     name: str
@@ -120,7 +118,7 @@ class ModelRow(_Document):
     gpu: GpuMemory | None = Field(default=None, description="of an engine")
 
 
-class GateRow(_Document):
+class GateRow(Document):
     """One merged arm against the limit of --min-speedup or --max-ratio."""
 
     arm: str
@@ -130,7 +128,7 @@ class GateRow(_Document):
     passed: bool
 
 
-class Machine(_Document):
+class Machine(Document):
     """Where it was measured."""
 
     cpu: str
@@ -143,7 +141,7 @@ class Machine(_Document):
     date: str
 
 
-class BenchReport(_Document):
+class BenchReport(Result):
     """The whole result."""
 
     schema_: str = Field(default=SCHEMA, alias="schema")

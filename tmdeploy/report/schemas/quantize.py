@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from tmdeploy.card.metadata import QuantizationRecord
+from tmdeploy.report.schemas.document import Document, Result
 from tmdeploy.report.schemas.validation import ValidationReport
 
 SCHEMA = "tmdeploy.quantize/1"
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, populate_by_name=True)
-
-
-class KeptNode(_Document):
+class KeptNode(Document):
     """A node that could be quantised and is not."""
 
     node: str
     entry: str = Field(description="of the list that keeps it")
 
 
-class StepAgreement(_Document):
+class StepAgreement(Document):
     """Plans of one reduction step."""
 
     block: int
@@ -33,7 +30,7 @@ class StepAgreement(_Document):
     )
 
 
-class Drop(_Document):
+class Drop(Document):
     """What is judged."""
 
     measure: str = Field(description="accuracy, or agreement where images carry no labels")
@@ -46,7 +43,7 @@ class Drop(_Document):
         return self.limit is None or self.value <= self.limit
 
 
-class QuantizeReport(_Document):
+class QuantizeReport(Result):
     """The whole result."""
 
     schema_: str = Field(default=SCHEMA, alias="schema")

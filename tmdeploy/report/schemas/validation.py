@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, computed_field
+from pydantic import Field, PlainSerializer, computed_field
+
+from tmdeploy.report.schemas.document import Document, Result
 
 SCHEMA = "tmdeploy.validate/1"
 LevelName = Literal["numeric", "decisions", "model", "accuracy"]
@@ -21,11 +23,7 @@ Measured = Annotated[
 ]
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, populate_by_name=True)
-
-
-class Check(_Document):
+class Check(Document):
     """One judged number: passed if `value` is at most (or at least) `limit`."""
 
     level: LevelName
@@ -43,14 +41,14 @@ class Check(_Document):
         return self.value <= self.limit if self.sense == "<=" else self.value >= self.limit
 
 
-class Skipped(_Document):
+class Skipped(Document):
     """A level that could not be judged, and why."""
 
     level: LevelName
     reason: str
 
 
-class RealisationRow(_Document):
+class RealisationRow(Document):
     """One way in which the candidate's reduction steps can be computed, and how it was looked at."""
 
     name: RealisationName = Field(
@@ -63,7 +61,7 @@ class RealisationRow(_Document):
     foreign: tuple[str, ...] = Field(default=(), description="bodies that are not as this version writes them")
 
 
-class ImageRow(_Document):
+class ImageRow(Document):
     """An image whose plan differs somewhere: the first block where it does."""
 
     image: str
@@ -78,7 +76,7 @@ class ImageRow(_Document):
     reason: str = ""
 
 
-class Share(_Document):
+class Share(Document):
     """A share of the images with its 95 % Wilson interval."""
 
     share: float
@@ -87,7 +85,7 @@ class Share(_Document):
     images: int
 
 
-class AccuracyRow(_Document):
+class AccuracyRow(Document):
     """Top-1 accuracy of both models, with McNemar's exact test."""
 
     reference: float
@@ -98,7 +96,7 @@ class AccuracyRow(_Document):
     p_value: float
 
 
-class ModelStats(_Document):
+class ModelStats(Document):
     """Agreement of the outputs over all comparisons, near-ties included; shares are by image."""
 
     logits_error_max: Measured
@@ -110,7 +108,7 @@ class ModelStats(_Document):
     kl_max: Measured
 
 
-class ValidationReport(_Document):
+class ValidationReport(Result):
     """The whole result."""
 
     schema_: str = Field(default=SCHEMA, alias="schema")

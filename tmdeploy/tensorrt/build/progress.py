@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-Tell = Callable[[str, float], None]  # what is going on, and how much is done, 0 to 1
+from tmdeploy.system.progress import Progress
+
 Result = TypeVar("Result")
 _POLL_S = 0.05
 
@@ -26,7 +27,7 @@ class Cancel:
         return self._event.is_set()
 
 
-def make_monitor(module: Any, tell: Tell, cancel: Cancel) -> Any:
+def make_monitor(module: Any, tell: Progress, cancel: Cancel) -> Any:
     """An `IProgressMonitor` that reports nested phases as one share, and stops the build when cancelled."""
 
     class _Monitor(module.IProgressMonitor):  # type: ignore[misc]  # a class of a package without types

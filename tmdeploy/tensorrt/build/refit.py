@@ -16,7 +16,7 @@ import onnx
 from tmdeploy.errors import ArtifactError, ExportError, UsageError
 from tmdeploy.graph.fingerprint import graph_sha256
 from tmdeploy.system.files import atomic_path, check_outputs, sha256
-from tmdeploy.tensorrt.build.progress import Tell
+from tmdeploy.system.progress import Progress, silent
 from tmdeploy.tensorrt.build.request import BuildRequest
 from tmdeploy.tensorrt.build.run import BuildResult, prepare
 from tmdeploy.tensorrt.build.source import load_source
@@ -61,7 +61,7 @@ class RefitRequest:
         return [self.model] if in_place else [self.model, *engine_files(self.engine).values()]
 
 
-def refit_engine(request: RefitRequest, tell: Tell = lambda _, __: None) -> BuildResult:
+def refit_engine(request: RefitRequest, tell: Progress = silent) -> BuildResult:
     """Write a complete engine with the weights of an ONNX file.
 
     Args:

@@ -20,9 +20,10 @@ from tmdeploy.graph.precision import convert
 from tmdeploy.native.tensorrt import BUILD_COMMAND
 from tmdeploy.native.trust import checked_library
 from tmdeploy.system.files import atomic_path, sha256
+from tmdeploy.system.progress import Progress, silent
 from tmdeploy.tensorrt.build.log import by_profile, read_io, read_layers, read_memory
 from tmdeploy.tensorrt.build.network import Prepared, configure, describe, parse_network, plugin_remedy
-from tmdeploy.tensorrt.build.progress import Cancel, Tell, make_monitor, run_cancellable
+from tmdeploy.tensorrt.build.progress import Cancel, make_monitor, run_cancellable
 from tmdeploy.tensorrt.build.request import BuildRequest, check_flavor, check_request
 from tmdeploy.tensorrt.build.roles import node_roles
 from tmdeploy.tensorrt.build.source import image_input, load_source
@@ -45,7 +46,7 @@ class BuildResult:
     record: EngineRecord
 
 
-def build_engine(request: BuildRequest, tell: Tell = lambda _, __: None) -> BuildResult:
+def build_engine(request: BuildRequest, tell: Progress = silent) -> BuildResult:
     """Build an engine.
 
     Args:
@@ -219,7 +220,7 @@ class _Described:
 
 
 def _build(
-    prepared: Prepared, request: BuildRequest, toolkit: Toolkit, gpu: Gpu | None, tell: Tell, cancel: Cancel
+    prepared: Prepared, request: BuildRequest, toolkit: Toolkit, gpu: Gpu | None, tell: Progress, cancel: Cancel
 ) -> tuple[bytes, _Described, Log]:
     module = toolkit.module
     log = Log(module, keep_details=True)

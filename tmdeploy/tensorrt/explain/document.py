@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from tmdeploy.errors import ArtifactError, EnvironmentMissing, TmdeployError
+from tmdeploy.report.schemas.document import Result
 from tmdeploy.tensorrt.explain.layer_times import LayerTimes, time_layers
 from tmdeploy.tensorrt.explain.loaded import LoadedEngine, inspect_loaded
 from tmdeploy.tensorrt.record.layers import IoTensor, Layer, LayerFile, Listing, layers_path, read_layers_file
@@ -20,7 +21,7 @@ from tmdeploy.tensorrt.run.amounts import amounts_for, check_batch
 from tmdeploy.tensorrt.run.compatibility import Fit, check_fit, read_engine
 
 
-class EngineInspection(BaseModel):
+class EngineInspection(Result):
     """An engine, whether it would run on this machine, and its layers.
 
     Attributes:
@@ -32,8 +33,6 @@ class EngineInspection(BaseModel):
         loaded: TensorRT's account of the loaded engine.
         times: Layer times, if they were asked for.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     schema_: str = Field(default="tmdeploy.inspect-engine/1", alias="schema")
     path: str

@@ -1,12 +1,10 @@
 import json
 import math
 
-from pydantic import BaseModel
-
-from tmdeploy.report.document import json_text
+from tmdeploy.report.schemas.document import Result, json_text
 
 
-class _Report(BaseModel):
+class _Report(Result):
     error: float
     rows: tuple[dict[str, float], ...]
 
@@ -14,7 +12,7 @@ class _Report(BaseModel):
 def test_what_json_does_not_have_is_null():
     report = _Report(error=math.nan, rows=({"a": math.inf}, {"a": 1.5}))
     wanted = {"error": None, "rows": [{"a": None}, {"a": 1.5}]}
-    assert json.loads(json_text(report), parse_constant=lambda word: 1 / 0) == wanted
+    assert json.loads(report.to_json(), parse_constant=lambda word: 1 / 0) == wanted
     assert json.loads(json_text({"error": -math.inf, "rows": (math.nan,)})) == {"error": None, "rows": [None]}
 
 
