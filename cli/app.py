@@ -11,6 +11,7 @@ import re
 import sys
 import traceback
 import typing
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,10 +22,11 @@ import typer.models
 
 import tmdeploy
 from tmdeploy.errors import TmdeployError
+from tmdeploy.extensions import ExtensionWarning
 from tmdeploy.report.text import never_fail_to_print, printable
 from tmdeploy.system.boundary import set_time_limit
 
-from .console import complain, settings
+from .console import complain, settings, warn
 from .signals import received
 
 # One row a command; the module's function of the same name is the command.
@@ -44,6 +46,7 @@ COMMANDS = (
     "demo",
 )
 _WIDEST_HELP = 140
+_SHOW_WARNING = warnings.showwarning
 _TYPE_OF_ARGUMENT = re.compile(r" <(path|str|list\[(Path|str)\])>")
 _VALUES = {int: "N", float: "X", Path: "PATH", str: "TEXT"}
 _NEED_ARGUMENTS = {"export", "quantize", "build", "refit", "validate", "bench", "infer", "inspect", "visualize"}
@@ -59,7 +62,16 @@ def run(argv: Sequence[str] | None = None) -> None:
     settings.debug, settings.quiet = "--debug" in arguments, bool({"-q", "--quiet"} & set(arguments))
     arguments = [argument for argument in arguments if argument not in {"--debug", "-q", "--quiet"}]
     set_time_limit(None)
+    warnings.showwarning = _show_warning
     build_app()(arguments, prog_name="tmdeploy")
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """Extensions that are left out, in one line; every other warning as Python shows it."""
+    if issubclass(category, ExtensionWarning):
+        warn(str(message))
+    else:
+        _SHOW_WARNING(message, category, *where, **more)
 
 
 class _Command(typer.core.TyperCommand):

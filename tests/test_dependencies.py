@@ -14,7 +14,7 @@ ROOT = Path(tmdeploy.__file__).parent
 # A part may import those of the rows above its own. Parts are packages, or modules at the root.
 RANKS = (
     {"errors"},
-    {"lazy"},
+    {"lazy", "extensions"},
     {"system"},
     {"ops", "methods", "native", "tensorrt.cuda"},
     {"card", "tensorrt.plugin"},

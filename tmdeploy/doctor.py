@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import platform
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tmdeploy.errors import EnvironmentMissing
 from tmdeploy.lazy import install_command
 from tmdeploy.native.library import NativeLibrary, ort_library
 from tmdeploy.system.machine import cpu_name, gpu_name, memory_gib, package_version, usable_cores
+
+if TYPE_CHECKING:
+    from tmdeploy.backends.base import BackendInfo
 
 _PACKAGES = (
     *("numpy", "onnx", "onnx-ir", "onnxruntime", "pillow", "torch", "onnxscript", "safetensors"),
@@ -75,6 +80,7 @@ def examine() -> Environment:
             _try("PyTorch", _run_torch, install_command("export"), package="torch"),
             _try("export", _check_export, install_command("export"), package="onnxscript"),
             *_tensorrts(),
+            *_extensions(),
         ),
     )
 
@@ -104,6 +110,20 @@ def _tensorrts() -> tuple[BackendState, ...]:
             package=flavor.distribution,
         )
         for flavor in Flavor
+    )
+
+
+def _extensions() -> tuple[BackendState, ...]:
+    """Backends of other distributions: whether their modules can be imported."""
+    from tmdeploy.backends import BACKENDS
+
+    def look(info: BackendInfo) -> str:
+        importlib.import_module(info.module)
+        return info.purpose
+
+    return tuple(
+        _try(info.name, functools.partial(look, info), "Mend its distribution", package=info.module.partition(".")[0])
+        for info in BACKENDS.installed()
     )
 
 

@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tmdeploy.card.metadata import ArtifactMetadata, Preprocessing
-from tmdeploy.errors import ArtifactError, DataError, UsageError
+from tmdeploy.errors import ArtifactError, DataError, EnvironmentMissing, UsageError
+from tmdeploy.extensions import Table
 from tmdeploy.models.content import CHECKPOINT_SUFFIXES
+from tmdeploy.models.formats import format_of
 
 Array = NDArray[np.float32]
 IntArray = NDArray[np.int32]
@@ -139,14 +141,15 @@ class KeepsPlans(Protocol):
 
 @dataclass(frozen=True)
 class BackendInfo:
-    """A registered backend: its module has `open_runner(path, *, threads=None, **options) -> Runner`.
+    """A backend: its module has `open_runner(path, *, threads=None, **options) -> Runner`.
 
     Attributes:
         name: What the user calls it.
         suffixes: What it reads; the first backend that reads a suffix is the default for it.
-        module: Where it is.
+        module: Where it is; imported when there is a file to open.
         purpose: In a few words.
         precisions: What may follow its name, as in `openvino:bf16`; the first is the default.
+        reads_checkpoints: It reads every checkpoint format (`models.formats`), whatever `suffixes` says.
     """
 
     name: str
@@ -154,19 +157,31 @@ class BackendInfo:
     module: str
     purpose: str
     precisions: tuple[str, ...] = ()
+    reads_checkpoints: bool = False
+
+    def reads(self, path: Path) -> bool:
+        """Whether it reads files of this suffix."""
+        return path.suffix.lower() in self.suffixes or (self.reads_checkpoints and format_of(path) is not None)
 
 
-# One row a backend; a newcomer adds a file and a row.
-BACKENDS: tuple[BackendInfo, ...] = (
+# One row a backend.
+_OURS: tuple[BackendInfo, ...] = (
     BackendInfo("onnxruntime", (".onnx",), "tmdeploy.backends.onnxruntime.runner", "ONNX Runtime on the CPU"),
     BackendInfo("onnxruntime-cuda", (".onnx",), "tmdeploy.backends.onnxruntime.cuda", "ONNX Runtime, CUDA provider"),
     BackendInfo(
         "onnxruntime-tensorrt", (".onnx",), "tmdeploy.backends.onnxruntime.tensorrt", "ONNX Runtime, TensorRT provider"
     ),
     BackendInfo("openvino", (".onnx",), "tmdeploy.backends.openvino", "OpenVINO on the CPU", ("f32", "bf16")),
-    BackendInfo("pytorch", CHECKPOINT_SUFFIXES, "tmdeploy.backends.pytorch", "PyTorch, the reference"),
+    BackendInfo(
+        "pytorch",
+        CHECKPOINT_SUFFIXES,
+        "tmdeploy.backends.pytorch",
+        "PyTorch, the reference",
+        reads_checkpoints=True,
+    ),
     BackendInfo("tensorrt", (".plan", ".engine"), "tmdeploy.backends.tensorrt", "TensorRT and TensorRT-RTX engines"),
 )
+BACKENDS = Table("tmdeploy.backends", BackendInfo, lambda: _OURS)
 
 
 def backend_for(path: Path, choice: str | None = None) -> BackendInfo:
@@ -181,12 +196,14 @@ def backend_for(path: Path, choice: str | None = None) -> BackendInfo:
     """
     if choice is not None:
         backend = _chosen(choice)
-        if path.suffix.lower() not in backend.suffixes:
+        if not backend.reads(path):
             raise UsageError(f"{path}: {backend.name} reads {', '.join(backend.suffixes)} only")
         return backend
-    for backend in BACKENDS:
-        if path.suffix.lower() in backend.suffixes:
-            return backend
+    by_suffix = BACKENDS.find(lambda one: path.suffix.lower() in one.suffixes) or BACKENDS.find(
+        lambda one: one.reads(path)
+    )
+    if by_suffix is not None:
+        return by_suffix
     known = ", ".join(dict.fromkeys(suffix for backend in BACKENDS for suffix in backend.suffixes))
     raise UsageError(f"{path}: no backend reads '{path.suffix}' files", remedy=f"Give one of: {known}")
 
@@ -213,7 +230,11 @@ def open_runner(path: Path, *, threads: int | None = None, backend: str | None =
     if precision:
         options["precision"] = precision
     runner = importlib.import_module(info.module).open_runner(path, threads=threads, **options)
-    assert isinstance(runner, Runner)  # noqa: S101 - the protocol of this module
+    if not isinstance(runner, Runner):
+        raise EnvironmentMissing(
+            f"backend {info.name} opens files as {type(runner).__name__}, which is no tmdeploy.backends.Runner",
+            remedy="Report it to whoever made that backend",
+        )
     return runner
 
 
@@ -232,7 +253,7 @@ def check_threads(threads: int | None) -> None:
 
 def _chosen(choice: str) -> BackendInfo:
     name, _, precision = choice.partition(":")
-    backend = next((backend for backend in BACKENDS if backend.name == name), None)
+    backend = BACKENDS.get(name)
     if backend is None:
         raise UsageError(f"no backend '{name}'", remedy=f"Use one of: {', '.join(one.name for one in BACKENDS)}")
     if precision and precision not in backend.precisions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tmdeploy.methods.registry import register
+from tmdeploy.methods.registry import method
 from tmdeploy.methods.spec import SCORE_HELP, Leftover, MethodSpec, ReduceMode, Score, Select, Weight
 
 
@@ -16,7 +16,7 @@ class EViTOptions:
     score: Literal["cls", "received", "key_norm"] = field(default="cls", metadata={"help": SCORE_HELP})
 
 
-@register(
+@method(
     "evit",
     summary="keep the most attended tokens, fuse the rest into one",
     source="Liang et al., Not All Patches are What You Need, ICLR 2022, arXiv 2202.07800",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tmdeploy.methods.registry import register
+from tmdeploy.methods.registry import method
 from tmdeploy.methods.spec import POOL_HELP, SCORE_HELP, Leftover, MethodSpec, Metric, Score, Select, Weight
 
 
@@ -30,7 +30,7 @@ class MSTMOptions:
     pool: Literal["size", "mean"] = field(default="size", metadata={"help": POOL_HELP})
 
 
-@register(
+@method(
     "mstm",
     summary="merge non-crucial tokens into the most similar crucial one",
     source="Bian et al., Multi-Scale And Token Mergence, 2023, arXiv 2306.04897 (reconstruction from the abstract)",

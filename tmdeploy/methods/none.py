@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tmdeploy.methods.registry import register
+from tmdeploy.methods.registry import method
 from tmdeploy.methods.spec import MethodSpec
 
 
@@ -13,7 +13,7 @@ class NoneOptions:
     """No options."""
 
 
-@register("none", summary="no reduction: the plain ViT", source="baseline", options=NoneOptions)
+@method("none", summary="no reduction: the plain ViT", source="baseline", options=NoneOptions)
 def none(_: NoneOptions) -> MethodSpec:
     """The plain ViT."""
     return MethodSpec("none", planner=None)

@@ -1,23 +1,23 @@
-"""Finds methods: every module of this package that registers one is known to the CLI, the exporter and the tests."""
+"""The table of methods: every module of this package that has one, and installed distributions, add to it."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import functools
 import importlib
 import pkgutil
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tmdeploy.errors import UsageError
+from tmdeploy.extensions import Table
 from tmdeploy.methods.spec import MethodSpec
 
 
 @dataclasses.dataclass(frozen=True)
 class MethodInfo:
-    """A registered method.
+    """A method.
 
     Attributes:
         name: As in `--method`.
@@ -34,35 +34,28 @@ class MethodInfo:
     build: Callable[[Any], MethodSpec]
 
 
-_METHODS: dict[str, MethodInfo] = {}
-
-
-def register(
+def method(
     name: str, *, summary: str, source: str, options: type[Any]
-) -> Callable[[Callable[[Any], MethodSpec]], Callable[[Any], MethodSpec]]:
-    """Decorate the function that turns a method's options into its spec."""
-
-    def decorate(build: Callable[[Any], MethodSpec]) -> Callable[[Any], MethodSpec]:
-        if name in _METHODS:
-            raise ValueError(f"method '{name}' is registered twice")
-        _METHODS[name] = MethodInfo(name, summary, source, options, build)
-        return build
-
-    return decorate
+) -> Callable[[Callable[[Any], MethodSpec]], MethodInfo]:
+    """Decorate the function that turns a method's options into its spec; it becomes the method's entry in the table."""
+    return lambda build: MethodInfo(name, summary, source, options, build)
 
 
-@functools.cache
-def _discover() -> None:
+def _built_in() -> Iterator[MethodInfo]:
     import tmdeploy.methods as package
 
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
+    for found in pkgutil.iter_modules(package.__path__):
+        module = importlib.import_module(f"{package.__name__}.{found.name}")
+        yield from (value for value in vars(module).values() if isinstance(value, MethodInfo))
+
+
+# Ours: every module of this package that has one. Others add theirs by entry points of this group.
+METHODS = Table("tmdeploy.methods", MethodInfo, _built_in)
 
 
 def methods() -> tuple[MethodInfo, ...]:
-    """All registered methods, by name."""
-    _discover()
-    return tuple(_METHODS[name] for name in sorted(_METHODS))
+    """All methods, by name."""
+    return tuple(sorted(METHODS, key=lambda info: info.name))
 
 
 def method_info(name: str) -> MethodInfo:
@@ -71,11 +64,12 @@ def method_info(name: str) -> MethodInfo:
     Raises:
         UsageError: Unknown; the message names the closest known one.
     """
-    _discover()
-    if name in _METHODS:
-        return _METHODS[name]
-    known = ", ".join(sorted(_METHODS))
-    close = difflib.get_close_matches(name, _METHODS, n=1)
+    found = METHODS.get(name)
+    if found is not None:
+        return found
+    names = [info.name for info in methods()]
+    known = ", ".join(names)
+    close = difflib.get_close_matches(name, names, n=1)
     hint = f"Did you mean '{close[0]}'? Known: {known}" if close else f"Known: {known}"
     raise UsageError(f"unknown method '{name}'", remedy=hint)
 

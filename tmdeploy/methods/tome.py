@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tmdeploy.methods.registry import register
+from tmdeploy.methods.registry import method
 from tmdeploy.methods.spec import POOL_HELP, Match, MethodSpec, Metric, Weight
 
 
@@ -20,7 +20,7 @@ class ToMeOptions:
     pool: Literal["size", "mean"] = field(default="size", metadata={"help": POOL_HELP})
 
 
-@register(
+@method(
     "tome",
     summary="merge the r most similar token pairs in every block",
     source="Bolya et al., Token Merging: Your ViT But Faster, ICLR 2023, arXiv 2210.09461",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tmdeploy.methods.registry import register
+from tmdeploy.methods.registry import method
 from tmdeploy.methods.spec import SCORE_HELP, Leftover, MethodSpec, ReduceMode, Score, Select
 
 
@@ -16,7 +16,7 @@ class TopKOptions:
     score: Literal["cls", "received", "key_norm"] = field(default="cls", metadata={"help": SCORE_HELP})
 
 
-@register(
+@method(
     "topk",
     summary="keep the most attended tokens, drop the rest",
     source="EViT without fusion (arXiv 2202.07800); Haurum et al., Which Tokens to Use?, 2023, arXiv 2308.04657",

@@ -6,11 +6,10 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tmdeploy.errors import UsageError
+from tmdeploy.extensions import Table
 from tmdeploy.models.content import (
     SAFETENSORS_SUFFIXES,
     TORCH_SUFFIXES,
@@ -21,6 +20,10 @@ from tmdeploy.models.content import (
     read_head,
 )
 from tmdeploy.models.document import Description
+from tmdeploy.system.boundary import library_call
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Contents:
 
 
 class FormatModule(Protocol):
-    """What a format's module offers."""
+    """What a format's module offers; `write` may be missing."""
 
     def read(self, path: Path, *, trust: bool) -> Contents:
         """Read a file. Raises CheckpointError if it is damaged, foreign, or wants to run code without `trust`."""
@@ -50,7 +53,14 @@ class FormatModule(Protocol):
 
 @dataclass(frozen=True)
 class CheckpointFormat:
-    """A registered format."""
+    """A checkpoint format.
+
+    Attributes:
+        name: In messages.
+        suffixes: Lower case, with their dots.
+        module: Where `read` and perhaps `write` are (`FormatModule`); imported when there is a file to read.
+        begins: Whether a file of this format can begin with these bytes, its first 512.
+    """
 
     name: str
     suffixes: tuple[str, ...]
@@ -58,8 +68,8 @@ class CheckpointFormat:
     begins: Callable[[bytes], bool]
 
 
-# One row a format; a newcomer adds a file and a row. The first is for suffixes that none claims.
-FORMATS: tuple[CheckpointFormat, ...] = (
+# One row a format. The first is for suffixes that none claims.
+_OURS: tuple[CheckpointFormat, ...] = (
     CheckpointFormat(
         "torch",
         TORCH_SUFFIXES,
@@ -68,6 +78,7 @@ FORMATS: tuple[CheckpointFormat, ...] = (
     ),
     CheckpointFormat("safetensors", SAFETENSORS_SUFFIXES, "tmdeploy.models.safetensors_file", is_safetensors),
 )
+FORMATS = Table("tmdeploy.checkpoint_formats", CheckpointFormat, lambda: _OURS)
 
 
 def read_file(path: Path, *, trust: bool) -> Contents:
@@ -78,25 +89,29 @@ def read_file(path: Path, *, trust: bool) -> Contents:
     """
     check_is_file(path)
     head = read_head(path)
-    by_content = next((known for known in FORMATS if known.begins(head)), None)
-    return _module(by_content or _by_suffix(path) or FORMATS[0]).read(path, trust=trust)
+    named = format_of(path)
+    by_content = named if named is not None and named.begins(head) else FORMATS.find(lambda one: one.begins(head))
+    chosen = by_content or named or _OURS[0]
+    with library_call(path, f"cannot be read as a checkpoint of format {chosen.name}"):
+        contents: Contents = importlib.import_module(chosen.module).read(path, trust=trust)
+    return contents
 
 
 def write_file(path: Path, state_dict: Mapping[str, Tensor], description: Description) -> None:
     """Write a checkpoint in the format of the suffix.
 
     Raises:
-        UsageError: No format has this suffix.
+        UsageError: No format has this suffix, or its format is only read.
     """
-    known = _by_suffix(path)
+    known = format_of(path)
     if known is None:
         raise UsageError(f"{path}: unknown checkpoint suffix '{path.suffix}'", remedy="Use .pt or .safetensors")
-    _module(known).write(path, state_dict, description)
+    module: Any = importlib.import_module(known.module)
+    if not hasattr(module, "write"):
+        raise UsageError(f"{path}: checkpoints of format {known.name} are only read", remedy="Use .pt or .safetensors")
+    module.write(path, state_dict, description)
 
 
-def _by_suffix(path: Path) -> CheckpointFormat | None:
-    return next((known for known in FORMATS if path.suffix.lower() in known.suffixes), None)
-
-
-def _module(known: CheckpointFormat) -> FormatModule:
-    return cast("FormatModule", importlib.import_module(known.module))
+def format_of(path: Path) -> CheckpointFormat | None:
+    """The format whose suffix a file has."""
+    return FORMATS.find(lambda one: path.suffix.lower() in one.suffixes)
