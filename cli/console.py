@@ -14,6 +14,7 @@ import typer
 from tmdeploy.report.text import printable
 
 if TYPE_CHECKING:
+    from tmdeploy.backends import Runner
     from tmdeploy.report.console import PlainConsole
     from tmdeploy.report.schemas.document import Result
     from tmdeploy.system.progress import Progress
@@ -140,9 +141,9 @@ def warn(message: str) -> None:
         complain(f"warning: {message}")
 
 
-def warn_notes(runner: object) -> None:
+def warn_notes(runner: Runner) -> None:
     """What was assumed to open a checkpoint, if it was one."""
-    for note in getattr(runner, "notes", ()):
+    for note in runner.notes:
         warn(note)
 
 

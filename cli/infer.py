@@ -96,7 +96,7 @@ def infer(
     warn_skipped(predictions.skipped, read=len(predictions.images))
     if csv is not None:
         write_text(csv, predictions_csv(predictions), option="--csv")
-    out.emit(predictions_document(predictions, {"path": str(model), **runner.describe()}))
+    out.emit(predictions_document(predictions, {"path": str(model), **runner.facts.described()}))
     failed = predictions.unclassified
     if failed:
         raise CheckFailed(

@@ -107,7 +107,7 @@ def visualize(
     out.emit(
         {
             "schema": "tmdeploy.visualize/1",
-            "model": {"path": str(model), **runner.describe()},
+            "model": {"path": str(model), **runner.facts.described()},
             "drawings": written,
             "skipped": [{"path": str(path), "reason": reason} for path, reason in reader.skipped],
         }

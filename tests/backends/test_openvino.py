@@ -71,7 +71,7 @@ def test_logits_and_plans_are_those_of_onnxruntime(method: str, use_extension: b
     path = exported(method)
     ours = OpenvinoRunner(path, threads=1, native=use_extension)
     theirs = OnnxRuntimeRunner(path, threads=1, native=False)
-    lowering = ours.describe()["lowering"]
+    lowering = ours.facts.lowering
     assert lowering.startswith("native (") if use_extension else lowering == "portable (function bodies, inlined)"
     for schedule in _schedules(theirs):
         for batch in (1, 3):
@@ -99,7 +99,7 @@ def test_a_file_with_inlined_bodies_needs_no_extension(exported: Callable[..., P
     path = tmp_path / "portable.onnx"
     onnx.save(proto, path)
     runner = OpenvinoRunner(path, threads=1)
-    assert runner.describe()["lowering"] == "portable (standard ops in the file)"
+    assert runner.facts.lowering == "portable (standard ops in the file)"
     np.testing.assert_allclose(runner.infer(IMAGES), OnnxRuntimeRunner(path).infer(IMAGES), atol=1e-4)
 
 
@@ -108,7 +108,7 @@ def test_half_precision_and_pixels_in_the_graph(exported: Callable[..., Path]):
     pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     runner = OpenvinoRunner(path, threads=1)
     assert runner.pixels_in
-    assert runner.describe()["precision"] == "fp16"
+    assert runner.facts.precision == "fp16"
     np.testing.assert_allclose(runner.infer(pixels), OnnxRuntimeRunner(path).infer(pixels), atol=5e-2, rtol=0)
 
 
@@ -179,7 +179,7 @@ def test_choosing_a_backend(exported: Callable[..., Path], tmp_path: Path):
     assert backend_for(path, "openvino:bf16").name == "openvino"
     runner = open_runner(path, threads=1, backend="openvino")
     assert isinstance(runner, Runner)
-    assert runner.describe()["precision"] == "fp32"
+    assert runner.facts.precision == "fp32"
     with pytest.raises(UsageError, match=r"no backend 'tensorflow'\. Use one of: onnxruntime, .*openvino, pytorch"):
         backend_for(path, "tensorflow")
     with pytest.raises(UsageError, match="no precision 'int8' of openvino. Use openvino:f32, openvino:bf16"):
@@ -241,12 +241,12 @@ def test_finding_and_refusing_the_extension(
     monkeypatch.delenv(native.OPENVINO_VARIABLE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert native.openvino_library() is None
-    assert OpenvinoRunner(exported("tome")).describe()["lowering"] == "portable (function bodies, inlined)"
+    assert OpenvinoRunner(exported("tome")).facts.lowering == "portable (function bodies, inlined)"
     place = native.built_folder() / native.OPENVINO_LIBRARY
     assert f"openvino-{native.package_version('openvino')}" in place.parts
     place.parent.mkdir(parents=True)
     place.symlink_to(extension)
-    assert OpenvinoRunner(exported("tome")).describe()["lowering"] == f"native ({extension})"
+    assert OpenvinoRunner(exported("tome")).facts.lowering == f"native ({extension})"
 
 
 def test_doctor_tries_the_extension(extension: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -41,7 +41,7 @@ described = {}
 for path in sys.argv[1:]:
     runner = open_runner(Path(path), backend="onnxruntime-cuda")
     ops = Placement.of(runner._session).ops
-    described[path] = {**runner.describe(), "ops": {name: dict(count) for name, count in ops.items()}}
+    described[path] = {**runner.facts.described(), "ops": {name: dict(count) for name, count in ops.items()}}
 print(json.dumps(described))
 """
 
@@ -189,7 +189,7 @@ from tests.vits import tiny_images
 from tmdeploy.backends import open_runner
 runner = open_runner(Path(sys.argv[1]), threads=1)
 assert "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-print(json.dumps([runner.describe()["lowering"], runner.infer(tiny_images(2).numpy()).tolist()]))
+print(json.dumps([runner.facts.lowering, runner.infer(tiny_images(2).numpy()).tolist()]))
 """
     done = _run(
         [sys.executable, "-c", script, models["tome"]], environment(package, **{LIBRARY_VARIABLE: str(library)})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 
 from tests.conftest import EXAMPLES
 from tmdeploy.backends import open_runner
+from tmdeploy.backends.facts import RunnerFacts
 from tmdeploy.backends.pytorch import PytorchRunner
 from tmdeploy.bench.fairness import checkpoint_device
 from tmdeploy.errors import EnvironmentMissing, UsageError
@@ -42,7 +45,7 @@ def test_weights_and_images_go_to_the_device(pixels_in: bool):
     assert {parameter.device.type for parameter in runner._module.parameters()} == {"meta"}
     images = runner._input(np.zeros(shape, dtype))
     assert (images.device.type, images.shape, images.dtype) == ("meta", (2, 3, height, width), torch.float32)
-    assert runner.describe()["device"] == "meta"
+    assert runner.facts.device == "meta"
 
 
 def test_tf32_is_off_on_a_gpu_during_a_call_and_as_before_after_it():
@@ -50,11 +53,11 @@ def test_tf32_is_off_on_a_gpu_during_a_call_and_as_before_after_it():
     backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [backend.allow_tf32 for backend in backends]
     assert any(before), "torch has it on for convolutions; else this test would show nothing"
-    runner.device = "cuda:0"
+    runner.facts = replace(runner.facts, device="cuda:0")
     with runner._running(None):
         assert [backend.allow_tf32 for backend in backends] == [False, False]
     assert [backend.allow_tf32 for backend in backends] == before
-    runner.device = "cpu"
+    runner.facts = replace(runner.facts, device="cpu")
     with runner._running(None):
         assert [backend.allow_tf32 for backend in backends] == before
 
@@ -83,15 +86,16 @@ def test_the_module_is_timed_apart_from_the_copies(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(runner, "_input", lambda given: order.append("copy") or put(given))
-    monkeypatch.setattr(PytorchRunner, "on_gpu", True)
+    monkeypatch.setattr(RunnerFacts, "gpu", 0)
     np.testing.assert_array_equal(runner.infer(images), expected)
     assert order == ["copy", "event", "module", "event", "asked"]
-    assert runner.gpu_seconds == 1.5e-3
+    assert runner.compute_seconds == 1.5e-3
 
 
 def test_it_says_where_and_how_it_computes():
-    described = _open(device="cpu").describe()
-    assert (described["device"], described["precision"]) == ("cpu", "fp32")
+    facts = _open(device="cpu").facts
+    assert (facts.device, facts.gpu, facts.precision) == ("cpu", None, "fp32")
+    assert facts.described()["mode"] == "eager, scaled_dot_product_attention"
 
 
 @pytest.mark.parametrize(
@@ -108,29 +112,18 @@ def test_devices_that_cannot_be_had(device: str, error: type[Exception], message
         _open(device=device)
 
 
-class _Other:
-    def __init__(self, **described: str) -> None:
-        self._described = described
-
-    def describe(self) -> dict[str, str]:
-        return self._described
-
-
 @pytest.mark.parametrize(
     ("beside", "gpus", "expected"),
     [
-        ({"device": "cuda:0"}, 1, "cuda:0"),
-        ({"device": "cuda:1"}, 1, "cpu"),  # torch does not see that one
-        ({"device": "cuda:0"}, 0, "cpu"),
-        ({"provider": "CPUExecutionProvider"}, 1, "cpu"),
-        ({"provider": "CUDAExecutionProvider"}, 1, "cuda:0"),
-        ({"provider": "TensorrtExecutionProvider"}, 1, "cuda:0"),
+        ("cuda:0", 1, "cuda:0"),
+        ("CUDA", 1, "cuda:0"),
+        ("cuda:1", 1, "cpu"),  # torch does not see that one
+        ("cuda:0", 0, "cpu"),
+        ("CPU", 1, "cpu"),
     ],
 )
-def test_beside_a_gpu_a_checkpoint_runs_on_it(
-    beside: dict[str, str], gpus: int, expected: str, monkeypatch: pytest.MonkeyPatch
-):
+def test_beside_a_gpu_a_checkpoint_runs_on_it(beside: str, gpus: int, expected: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    others = [_Other(provider="CPUExecutionProvider"), _Other(**beside)]
+    others = [SimpleNamespace(facts=RunnerFacts("b", "1", device=device)) for device in ("cpu", beside)]
     assert checkpoint_device(others) == expected  # type: ignore[arg-type]

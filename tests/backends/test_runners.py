@@ -65,8 +65,8 @@ def test_tensors_only_when_asked_for(pair: tuple[Runner, Runner]):
 def test_runners_satisfy_the_protocol_and_describe_themselves(pair: tuple[Runner, Runner]):
     for runner, name in zip(pair, ("pytorch", "onnxruntime"), strict=True):
         assert isinstance(runner, Runner)
-        assert runner.describe()["backend"] == name
-        assert runner.describe()["method"] == "tome"
+        assert runner.facts.backend == name
+        assert runner.facts.method == "tome"
         assert runner.load_seconds > 0
         assert runner.class_names == tuple("abcdefghij")
 

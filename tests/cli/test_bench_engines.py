@@ -21,6 +21,7 @@ from tests.conftest import EXAMPLES
 from tests.tensorrt.engines import full_bytes, rtx_bytes
 from tests.tensorrt.fake_engine import fake_engine, use_fakes
 from tests.tensorrt.fakes import Costs, FakeCuda, FakeNvml
+from tmdeploy.backends.facts import RunnerFacts
 from tmdeploy.bench import memory
 from tmdeploy.bench import run as bench_run
 from tmdeploy.bench.timing import measure
@@ -233,10 +234,9 @@ def test_beside_pytorch_on_the_same_device_the_ratio_is_in_the_table(
     gpu: Callable[..., FakeCuda], engine: Engine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     gpu(real=True)
-    from tmdeploy.backends.tensorrt import TensorrtRunner
-
-    describe = TensorrtRunner.describe
-    monkeypatch.setattr(TensorrtRunner, "describe", lambda self: {**describe(self), "device": "cpu"})
+    monkeypatch.setattr(
+        "tmdeploy.backends.tensorrt.RunnerFacts", lambda **said: RunnerFacts(**{**said, "device": "cpu"})
+    )
     done = run(
         capsys, "bench", "--engine", engine("m.plan"), CHECKPOINT, *FAST, "--no-memory", "--threads", 1, "--cuda-graph"
     )

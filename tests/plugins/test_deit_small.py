@@ -38,7 +38,7 @@ def test_one_file_with_the_library_and_without(
         OnnxRuntimeRunner(path, native=False),
         OnnxRuntimeRunner(portable),
     )
-    assert native.describe()["lowering"].startswith("native (")
+    assert native.facts.lowering.startswith("native (")
     for images in (IMAGES[:1], IMAGES):
         ours = native.trace(images)
         for other in others:

@@ -69,8 +69,8 @@ def test_one_file_three_ways(method: str, exported: Callable[[str], Path], tmp_p
         "bodies": OnnxRuntimeRunner(path, threads=2, native=False),
         "portable": OnnxRuntimeRunner(portable, threads=2),
     }
-    assert runners["native"].describe()["lowering"].startswith("native (")
-    assert runners["bodies"].describe()["lowering"] == "portable (function bodies)"
+    assert runners["native"].facts.lowering.startswith("native (")
+    assert runners["bodies"].facts.lowering == "portable (function bodies)"
     ran = _ops_that_ran(path, tmp_path) & OPS
     assert ran == {"TokenReduce", "TokenMatch" if method == "tome" else "TokenSelect"}
 

@@ -110,7 +110,7 @@ def test_fp8_reaches_its_largest_number(exported: Exported, tmp_path: Path):
 def test_the_runner_and_a_schedule(scheme: str, exported: Exported, tmp_path: Path):
     path, _ = quantized(exported("tome"), tmp_path, scheme=scheme)
     runner, original = open_runner(path), open_runner(exported("tome"))
-    assert runner.describe()["precision"] == scheme
+    assert runner.facts.precision == scheme
     for schedule in (None, [0, 0], [3, 16]):
         got, expected = runner.infer(IMAGES, schedule), original.infer(IMAGES, schedule)
         assert 0 < np.abs(got - expected).max() < 0.25 * np.abs(expected).max()

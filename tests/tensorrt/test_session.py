@@ -94,7 +94,7 @@ def test_a_fixed_schedule_and_other_images_are_refused(tmp_path: Path, monkeypat
 def test_it_is_a_runner_and_frees_what_it_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     runner, cuda = _open(tmp_path, monkeypatch)
     assert isinstance(runner, Runner)
-    assert runner.describe()["version"] == "TensorRT-RTX 1.7.1.116"
+    assert runner.facts.version == "TensorRT-RTX 1.7.1.116"
     assert runner.preprocessing.image_size == (4, 4)
     with pytest.raises(ArtifactError, match="keeps its plans to itself.*trace tiny.onnx"):
         runner.trace(_images(1))

@@ -11,7 +11,8 @@ import pytest
 
 from tests.conftest import EXAMPLES
 from tmdeploy.backends import open_runner
-from tmdeploy.backends.base import KeepsPlans, OpensParts, Runner, Trace
+from tmdeploy.backends.base import Runner, Trace
+from tmdeploy.backends.facts import RunnerFacts
 from tmdeploy.backends.pairing import sample_source
 from tmdeploy.errors import UsageError
 from tmdeploy.validate import Limits, validate
@@ -19,13 +20,13 @@ from tmdeploy.validate import Limits, validate
 DIGITS = EXAMPLES / "digits"
 
 
-class _Engine:
+class _Engine(Runner):
     """A runner without plans; `scale` spoils its logits."""
 
     def __init__(self, model: Path, schedule: tuple[int, ...] | None = None, scale: float = 1.0) -> None:
         self._inner, self._scale, self._schedule = open_runner(model), scale, schedule
         self.name, self.path = "digits.plan", model.with_suffix(".plan")
-        self.no_trace = "digits.plan is an engine, which keeps its plans to itself"
+        self.plans_withheld = "digits.plan is an engine, which keeps its plans to itself"
         inner = self._inner.metadata
         assert inner is not None
         changes: dict[str, Any] = {"runtime_schedule": False}
@@ -34,6 +35,7 @@ class _Engine:
         self.metadata = inner.model_copy(update=changes)
         self.preprocessing, self.pixels_in = self._inner.preprocessing, self._inner.pixels_in
         self.class_names, self.load_seconds = self._inner.class_names, 0.0
+        self.facts = RunnerFacts(backend="tensorrt", version="TensorRT 11.4", precision="fp32")
 
     def infer(self, images: Any, schedule: Sequence[int] | None = None) -> Any:
         assert schedule is None, "its schedule is fixed"
@@ -41,9 +43,6 @@ class _Engine:
 
     def trace(self, images: Any, schedule: Sequence[int] | None = None, *, tensors: bool = False) -> Trace:
         raise AssertionError("an engine is not asked for its plans")
-
-    def describe(self) -> dict[str, str]:
-        return {"backend": "tensorrt", "version": "TensorRT 11.4", "precision": "fp32"}
 
     def close(self) -> None: ...
 
@@ -55,15 +54,12 @@ def _report(reference: Runner, candidate: Runner, limits: Limits | None = None) 
 
 def test_an_engine_is_judged_by_its_outputs(digits_onnx: Path):
     engine = _Engine(digits_onnx)
-    assert isinstance(engine, Runner)
-    assert isinstance(engine, KeepsPlans)
-    assert not isinstance(engine, OpensParts)
     report = _report(open_runner(digits_onnx), engine)
     assert report.passed
     assert [check.level for check in report.checks] == ["model", "model", "accuracy"]
     assert {entry.level: entry.reason for entry in report.skipped} == {
-        "numeric": engine.no_trace,
-        "decisions": engine.no_trace,
+        "numeric": engine.plans_withheld,
+        "decisions": engine.plans_withheld,
     }
     assert report.agreeing == 0
     assert any("see --atol" in note for note in report.notes)

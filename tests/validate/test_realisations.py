@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +100,7 @@ class _Kernels(OnnxRuntimeRunner):
 
     def __init__(self, path: Path, kernels: Path) -> None:
         super().__init__(path, model=_with_functions(path, kernels), native=False)
-        self.native, self._kernels = True, kernels
+        self.facts, self._kernels = replace(self.facts, native=True), kernels
 
     def open_part(self, model: bytes) -> Part:
         part = onnx.load_from_string(model)

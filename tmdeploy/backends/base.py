@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import importlib
 import os
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tmdeploy.backends.facts import RunnerFacts
 from tmdeploy.card.metadata import ArtifactMetadata, Preprocessing
 from tmdeploy.errors import ArtifactError, DataError, EnvironmentMissing, UsageError
 from tmdeploy.extensions import Table
 from tmdeploy.models.content import CHECKPOINT_SUFFIXES
 from tmdeploy.models.formats import format_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Array = NDArray[np.float32]
 IntArray = NDArray[np.int32]
@@ -60,39 +65,88 @@ class Trace:
     steps: tuple[StepTrace, ...]
 
 
+class Part(Protocol):
+    """A piece of an exported graph. `inputs`: what can be fed, with its type."""
+
+    inputs: dict[str, np.dtype[Any]]
+
+    def run(self, names: Sequence[str], feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Outputs by name."""
+        ...
+
+
+class OpensParts(Protocol):
+    """Runs pieces of the graph it was given, as level 1 of a validation needs it."""
+
+    def open_part(self, model: bytes) -> Part:
+        """A piece of the graph, serialised, run as the whole is."""
+        ...
+
+
 @runtime_checkable
 class Runner(Protocol):
-    """A loaded model.
+    """A loaded model, which is closed at the end of a `with`. Backends derive from this class.
 
     `images` is f32 [B, 3, H, W], normalised, or uint8 [B, H, W, 3] when the metadata says that preprocessing is in
     the graph. `schedule` overrides the file's default amounts (r or keep, one a step) where the file allows it.
+
+    Attributes:
+        name: In tables and messages.
+        path: Of the file.
+        facts: What computes it, and how; known once it is open, and still when it is closed.
+        metadata: Of an exported file; None for a checkpoint and a file of other origin.
+        preprocessing: How pixels become its input.
+        pixels_in: Whether it takes uint8 pixels.
+        class_names: One a class, or none.
+        load_seconds: Time to open it.
+        notes: What was assumed to open it, a sentence each.
+        plans_withheld: Why `trace` cannot be had, as half a sentence; None where it can.
+        parts: Runs pieces of its graph; None for what is no exported graph.
+        compute_seconds: Of the last `infer` on a GPU that is timed apart: the model alone, without copies.
     """
 
     name: str
     path: Path
+    facts: RunnerFacts
     metadata: ArtifactMetadata | None
     preprocessing: Preprocessing
     pixels_in: bool
     class_names: tuple[str, ...]
     load_seconds: float
+    notes: tuple[str, ...] = ()
+    plans_withheld: str | None = None
+    compute_seconds: float | None = None
 
+    @property
+    def parts(self) -> OpensParts | None:
+        """None, unless a backend has them."""
+        return None
+
+    @abstractmethod
     def infer(self, images: NDArray[np.generic], schedule: Sequence[int] | None = None) -> Array:
         """Logits, f32 [B, classes] (features [B, width] for a checkpoint without a head)."""
-        ...
 
+    @abstractmethod
     def trace(
         self, images: NDArray[np.generic], schedule: Sequence[int] | None = None, *, tensors: bool = False
     ) -> Trace:
-        """Logits and plans; with `tensors`, the tokens before and after every step too."""
-        ...
+        """Logits and plans; with `tensors`, the tokens before and after every step too.
 
-    def describe(self) -> dict[str, str]:
-        """What runs: backend, version, provider, threads, lowering. For reports."""
-        ...
+        Raises:
+            ArtifactError: They are withheld (`plans_withheld`), or a file of other origin has none that could be found.
+        """
 
+    @abstractmethod
     def close(self) -> None:
-        """Free the session; the runner cannot be used afterwards."""
-        ...
+        """Free the session; the runner computes nothing afterwards. Closing twice does no harm."""
+
+    def __enter__(self) -> Self:
+        """The runner."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it, whatever happened."""
+        self.close()
 
 
 def check_not_empty(images: int, path: Path) -> None:
@@ -105,38 +159,6 @@ def check_not_empty(images: int, path: Path) -> None:
     """
     if images == 0:
         raise DataError("was given a batch without images", path=path, remedy="Give at least one")
-
-
-@runtime_checkable
-class Part(Protocol):
-    """A piece of an exported graph. `inputs`: what can be fed, with its type."""
-
-    inputs: dict[str, np.dtype[Any]]
-
-    def run(self, names: Sequence[str], feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Outputs by name."""
-        ...
-
-
-@runtime_checkable
-class OpensParts(Protocol):
-    """What runners of exported files can do beside `Runner`: run pieces of their graph (level 1 of a validation).
-
-    `native`: whether native kernels compute the nodes of the op set, and not the file's function bodies.
-    """
-
-    native: bool
-
-    def open_part(self, model: bytes) -> Part:
-        """A piece of the graph, serialised, run as the whole is."""
-        ...
-
-
-@runtime_checkable
-class KeepsPlans(Protocol):
-    """What runners without `trace` say: why they cannot give their plans, as half a sentence."""
-
-    no_trace: str
 
 
 @dataclass(frozen=True)

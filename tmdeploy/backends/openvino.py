@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tmdeploy.backends.base import Array, Trace, check_not_empty
+from tmdeploy.backends.base import Array, OpensParts, Runner, Trace, check_not_empty
 from tmdeploy.backends.exported import (
     checked_logits,
     checked_trace,
@@ -19,6 +19,7 @@ from tmdeploy.backends.exported import (
     schedule_input,
     with_step_outputs,
 )
+from tmdeploy.backends.facts import RunnerFacts
 from tmdeploy.card.metadata import ArtifactMetadata
 from tmdeploy.errors import ArtifactError, DataError, EnvironmentMissing, UsageError
 from tmdeploy.graph.inline import inline_bodies
@@ -35,14 +36,13 @@ if TYPE_CHECKING:
 PRECISIONS = ("f32", "bf16")
 
 
-class OpenvinoRunner:
+class OpenvinoRunner(Runner):
     """An ONNX file compiled for the CPU; see `backends.base.Runner`.
 
     The schedule of a file with a runtime schedule is a constant until a caller brings another one: then the file is
     compiled a second time, with the schedule as an input. A trace is compiled apart too, with more outputs.
 
     Attributes:
-        native: Whether the extension library is loaded.
         load_seconds: Time to read and compile, seconds.
         preprocessing: From the metadata; ImageNet's usual one, at the input's size, for a foreign file.
         pixels_in: Whether it takes uint8 pixels.
@@ -63,7 +63,6 @@ class OpenvinoRunner:
         self._threads, self._precision, self._bytes = threads, precision, model
         start = perf_counter()
         self._core = Core(path, threads=threads, native=native, precision=precision)
-        self.native = self._core.library is not None
         proto, self.metadata = read_onnx(path, model)
         if not proto.graph.output:
             raise ArtifactError("computes nothing", path=path, remedy="Export it again")
@@ -75,7 +74,17 @@ class OpenvinoRunner:
         self.pixels_in = self._dtype == np.uint8
         height, width = self._shape[1:3] if self.pixels_in else self._shape[2:]
         self.preprocessing = preprocessing_of(self.metadata, path, height, width)
-        self.class_names: tuple[str, ...] = self.metadata.class_names if self.metadata is not None else ()
+        self.class_names = self.metadata.class_names if self.metadata is not None else ()
+        self.facts = RunnerFacts(
+            backend="openvino",
+            version=self._core.version,
+            precision=self._precision_name(),
+            threads=threads,
+            native=self._core.library is not None,
+            method=self.metadata.method if self.metadata is not None else "",
+            lowering=self._lowering(self.metadata) if self.metadata is not None else "",
+            in_reports={"device": "CPU"},
+        )
 
     def infer(self, images: NDArray[np.generic], schedule: Sequence[int] | None = None) -> Array:
         """Logits, f32 [B, classes].
@@ -103,19 +112,10 @@ class OpenvinoRunner:
         values = self._run(images, schedule, traced=True)
         return checked_trace(self.metadata, values, self._logits, len(images), self.path, tensors=tensors)
 
-    def describe(self) -> dict[str, str]:
-        """What runs."""
-        described = {
-            "backend": "openvino",
-            "version": self._core.version,
-            "device": "CPU",
-            "threads": str(self._threads or "default"),
-            "precision": self._precision_name(),
-        }
-        if self.metadata is not None:
-            described["method"] = self.metadata.method
-            described["lowering"] = self._lowering(self.metadata)
-        return described
+    @property
+    def parts(self) -> OpensParts:
+        """Itself."""
+        return self
 
     def open_part(self, model: bytes) -> OpenvinoPart:
         """A piece of the graph, compiled as the whole is."""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tmdeploy.backends.base import Array, IntArray, StepTrace, Trace, check_not_empty
+from tmdeploy.backends.base import Array, IntArray, Runner, StepTrace, Trace, check_not_empty
+from tmdeploy.backends.facts import RunnerFacts
 from tmdeploy.card.metadata import ArtifactMetadata, Preprocessing
 from tmdeploy.card.recipe import Recipe
 from tmdeploy.errors import EnvironmentMissing, UsageError
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 _PRECISIONS = {"torch.float32": "fp32", "torch.float16": "fp16", "torch.bfloat16": "bf16", "torch.float64": "fp64"}
 
 
-class PytorchRunner:
+class PytorchRunner(Runner):
     """A patched module behind the runner protocol; see `backends.base.Runner`.
 
     Attributes:
@@ -34,10 +35,7 @@ class PytorchRunner:
         preprocessing: From the checkpoint.
         class_names: From the checkpoint.
         load_seconds: Reading and building.
-        notes: What was assumed about the checkpoint.
-        pixels_in: Whether it takes uint8 pixels.
-        gpu_seconds: Of the last `infer` on a GPU: the module alone, by CUDA events around it.
-        device: Where it computes: `cpu`, `cuda` or `cuda:1`. Images go there and logits come back, which waits for it.
+        compute_seconds: Of the last `infer` on a GPU: the module alone, by CUDA events around it.
     """
 
     metadata: ArtifactMetadata | None = None
@@ -55,6 +53,7 @@ class PytorchRunner:
         threads: int | None = None,
         pixels_in: bool = False,
         device: str = "cpu",
+        notes: tuple[str, ...] = (),
     ) -> None:
         self._torch: Any = require("torch", purpose="running a checkpoint")
         from tmdeploy.patching import reduction_of
@@ -62,18 +61,26 @@ class PytorchRunner:
         self.name, self.path, self.recipe, self.config = name, path, recipe, config
         self.preprocessing, self.class_names = preprocessing, class_names
         self.load_seconds = 0.0
-        self.gpu_seconds = 0.0
-        self.notes: tuple[str, ...] = ()
-        self.device = device
-        self._module = module.eval().to(device)
-        self._state = reduction_of(module)
+        self.notes = notes
         self.pixels_in = pixels_in
         self._threads = threads
+        self._module = module.eval().to(device)
+        self._state = reduction_of(module)
+        dtype = str(self._dtype())
+        self.facts = RunnerFacts(
+            backend="pytorch",
+            version=str(self._torch.__version__),
+            device=device,
+            precision=_PRECISIONS.get(dtype, dtype),
+            threads=threads or self._torch.get_num_threads(),
+            method=recipe.method,
+            in_reports={"mode": "eager, scaled_dot_product_attention"},
+        )
 
     def infer(self, images: NDArray[np.generic], schedule: Sequence[int] | None = None) -> Array:
         """Logits, f32 [B, classes]. Raises UsageError for a schedule of the wrong length."""
         with self._running(schedule):
-            if not self.on_gpu:
+            if self.facts.gpu is None:
                 return _array(self._module(self._input(images)))
             return self._infer_on_gpu(images)
 
@@ -91,55 +98,34 @@ class PytorchRunner:
                 self._state.begin()
         return Trace(_array(logits), steps)
 
-    def describe(self) -> dict[str, str]:
-        """What runs."""
-        return {
-            "backend": "pytorch",
-            "version": str(self._torch.__version__),
-            "device": self._named_device(),
-            "mode": "eager, scaled_dot_product_attention",
-            "precision": _PRECISIONS.get(str(self._dtype()), str(self._dtype())),
-            "threads": str(self._threads or self._torch.get_num_threads()),
-            "method": self.recipe.method,
-        }
-
     def close(self) -> None:
         """Drop the module."""
-        del self._module
-
-    @property
-    def on_gpu(self) -> bool:
-        """Whether it computes on a GPU."""
-        return self.device.startswith("cuda")
+        vars(self).pop("_module", None)
 
     def _infer_on_gpu(self, images: NDArray[np.generic]) -> Array:
         cuda = self._torch.cuda
-        with cuda.device(self.device):  # whose stream the events go to
+        with cuda.device(self.facts.device):  # whose stream the events go to
             start, end = cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)
             tensor = self._input(images)
             start.record()
             logits = self._module(tensor)
             end.record()
             array = _array(logits)  # waits
-            self.gpu_seconds = start.elapsed_time(end) * 1e-3
+            self.compute_seconds = start.elapsed_time(end) * 1e-3
         return array
 
     def _input(self, images: NDArray[np.generic]) -> Tensor:
         check_not_empty(len(images), self.path)
-        torch = self._torch
-        tensor = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
+        torch, device = self._torch, self.facts.device
+        tensor = torch.from_numpy(np.ascontiguousarray(images)).to(device)
         if self.pixels_in:
-            mean = torch.tensor(self.preprocessing.mean, device=self.device).view(1, 3, 1, 1)
-            std = torch.tensor(self.preprocessing.std, device=self.device).view(1, 3, 1, 1)
+            mean = torch.tensor(self.preprocessing.mean, device=device).view(1, 3, 1, 1)
+            std = torch.tensor(self.preprocessing.std, device=device).view(1, 3, 1, 1)
             tensor = (tensor.permute(0, 3, 1, 2).float() / 255.0 - mean) / std
         return tensor.to(self._dtype())  # type: ignore[no-any-return]
 
     def _dtype(self) -> Any:
         return next(self._module.parameters()).dtype
-
-    def _named_device(self) -> str:
-        """With its number, which `cuda` leaves to torch."""
-        return f"cuda:{self._torch.cuda.current_device()}" if self.device == "cuda" else self.device
 
     def _running(self, schedule: Sequence[int] | None) -> _Running:
         return _Running(self, schedule)
@@ -160,7 +146,7 @@ class _Running:
         runner._state.set_schedule(amounts)
         if runner._threads is not None and runner._threads != self._threads_before:
             torch.set_num_threads(runner._threads)
-        if runner.on_gpu:
+        if runner.facts.gpu is not None:
             self._tf32_before = [backend.allow_tf32 for backend in _tf32_backends(torch)]
             for backend in _tf32_backends(torch):
                 backend.allow_tf32 = False
@@ -168,7 +154,7 @@ class _Running:
 
     def __exit__(self, *_: object) -> None:
         self._inference.__exit__(None, None, None)
-        if self._runner.on_gpu:
+        if self._runner.facts.gpu is not None:
             for backend, before in zip(_tf32_backends(self._runner._torch), self._tf32_before, strict=True):
                 backend.allow_tf32 = before
         if self._runner._threads is not None and self._runner._threads != self._threads_before:
@@ -215,7 +201,7 @@ def open_runner(
     from tmdeploy.models.checkpoint import build_model, load_checkpoint
     from tmdeploy.patching import attach
 
-    _check_device(device)
+    device = _checked_device(device)
     start = perf_counter()
     loaded = load_checkpoint(
         path,
@@ -241,13 +227,14 @@ def open_runner(
         threads=threads,
         pixels_in=pixels_in,
         device=device,
+        notes=loaded.notes,
     )
     runner.load_seconds = perf_counter() - start
-    runner.notes = loaded.notes
     return runner
 
 
-def _check_device(device: str) -> None:
+def _checked_device(device: str) -> str:
+    """With its number, which `cuda` leaves to torch."""
     kind, _, number = device.partition(":")
     if kind not in {"cpu", "cuda"} or (number and (kind == "cpu" or not number.isdigit())):
         raise UsageError(f"no device '{device}'", remedy="Give cpu, cuda or cuda:N")
@@ -256,6 +243,7 @@ def _check_device(device: str) -> None:
         raise EnvironmentMissing(
             f"torch sees no {device} here", remedy="Install a CUDA build of torch and a driver, or use cpu"
         )
+    return f"cuda:{cuda.current_device()}" if device == "cuda" else device
 
 
 def _tf32_backends(torch: Any) -> tuple[Any, Any]:

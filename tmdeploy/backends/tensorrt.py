@@ -9,7 +9,8 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from tmdeploy.backends.base import Array, Trace, check_not_empty
+from tmdeploy.backends.base import Array, Runner, Trace, check_not_empty
+from tmdeploy.backends.facts import RunnerFacts
 from tmdeploy.card.metadata import Preprocessing
 from tmdeploy.errors import ArtifactError, DataError
 from tmdeploy.tensorrt.cuda.device_array import LEGACY_STREAM, DeviceArray, device_array
@@ -20,7 +21,7 @@ from tmdeploy.tensorrt.run.session import Session
 from tmdeploy.tensorrt.run.timing import EngineTimer
 
 
-class TensorrtRunner:
+class TensorrtRunner(Runner):
     """An engine on the GPU; see `backends.base.Runner`.
 
     Attributes:
@@ -31,7 +32,7 @@ class TensorrtRunner:
 
     def __init__(self, path: Path, *, weight_budget: int | None = None) -> None:
         self.path, self.name = path, path.name
-        self.no_trace = f"{path.name} is an engine, which keeps its plans to itself"
+        self.plans_withheld = f"{path.name} is an engine, which keeps its plans to itself"
         start = perf_counter()
         self._fit = check_fit(path)
         self.record = record = self._fit.record
@@ -46,7 +47,18 @@ class TensorrtRunner:
         self.preprocessing = (
             record.model.preprocessing if record.model is not None else Preprocessing(image_size=(height, width))
         )
-        self.class_names: tuple[str, ...] = record.model.class_names if record.model is not None else ()
+        self.class_names = record.model.class_names if record.model is not None else ()
+        self.facts = RunnerFacts(
+            backend="tensorrt",
+            version=self._fit.toolkit.title,
+            provider=f"{self._fit.gpu.name} ({self._fit.gpu.sm})",
+            device=f"cuda:{self._fit.gpu.index}",
+            precision=record.precision,
+            native=record.lowering == "plugin",
+            lowering=record.lowering,
+            method=record.model.method if record.model is not None else "unknown",
+            in_reports={"threads": "-", "cuda_graph": "from the third call of a shape on"},
+        )
 
     def infer(self, images: NDArray[np.generic], schedule: Sequence[int] | None = None) -> Array:
         """Logits, f32 [B, classes]; more images than the largest profile holds are run in portions.
@@ -120,11 +132,6 @@ class TensorrtRunner:
         self.check_batch(len(images))
         return EngineTimer(self._session, images, self._amounts(schedule), graph=graph, transfers=transfers)
 
-    @property
-    def gpu_index(self) -> int:
-        """CUDA's number of the GPU it runs on."""
-        return self._fit.gpu.index
-
     def memory(self) -> EngineMemory:
         """What the engine says it needs on the GPU."""
         return self._session.memory()
@@ -136,21 +143,6 @@ class TensorrtRunner:
             UsageError: No profile holds it.
         """
         check_batch(self.record, batch, name=self.name)
-
-    def describe(self) -> dict[str, str]:
-        """What runs."""
-        record = self.record
-        return {
-            "backend": "tensorrt",
-            "version": self._fit.toolkit.title,
-            "provider": f"{self._fit.gpu.name} ({self._fit.gpu.sm})",
-            "device": f"cuda:{self.gpu_index}",
-            "threads": "-",
-            "method": record.model.method if record.model is not None else "unknown",
-            "precision": record.precision,
-            "lowering": record.lowering,
-            "cuda_graph": "from the third call of a shape on",
-        }
 
     def close(self) -> None:
         """Free the GPU's memory."""

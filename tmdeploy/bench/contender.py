@@ -75,19 +75,7 @@ class Contender:
     @property
     def precision(self) -> str:
         """fp32, tf32, fp16 or bf16."""
-        return self.runner.describe().get("precision", "fp32")
-
-    @property
-    def device(self) -> str:
-        """`cpu`, or CUDA's name of a GPU, such as `cuda:0`."""
-        return device_of(self.runner)
-
-
-def device_of(runner: Runner) -> str:
-    """Where a runner computes: as it says, or, for ONNX Runtime, as its provider's name says."""
-    described = runner.describe()
-    on_gpu = described.get("provider", "").lower().startswith(("cuda", "tensorrt"))
-    return described.get("device", "cuda:0" if on_gpu else "cpu").lower()
+        return self.runner.facts.precision or "fp32"
 
 
 def labelled(path: Path, backend: str | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tmdeploy.backends import Runner
-from tmdeploy.bench.contender import Contender, device_of
+from tmdeploy.bench.contender import Contender
 from tmdeploy.lazy import require
 
 
@@ -18,11 +18,11 @@ def checkpoint_device(others: Sequence[Runner]) -> str:
     Returns:
         `cpu` or a name of CUDA's, such as `cuda:0`.
     """
-    gpu = next((device for device in map(device_of, others) if device.startswith("cuda")), None)
+    gpu = next((runner.facts.gpu for runner in others if runner.facts.gpu is not None), None)
     if gpu is None:
         return "cpu"
     cuda = require("torch", purpose="running a checkpoint").cuda
-    return gpu if cuda.is_available() and int(gpu.partition(":")[2] or 0) < cuda.device_count() else "cpu"
+    return f"cuda:{gpu}" if cuda.is_available() and gpu < cuda.device_count() else "cpu"
 
 
 def same_work(contender: Contender, others: Sequence[Contender]) -> Contender | None:
@@ -33,7 +33,9 @@ def same_work(contender: Contender, others: Sequence[Contender]) -> Contender | 
         (
             other
             for other in others
-            if other.checkpoint is not None and other.macs == contender.macs and other.device == contender.device
+            if other.checkpoint is not None
+            and other.macs == contender.macs
+            and other.runner.facts.device == contender.runner.facts.device
         ),
         None,
     )
@@ -44,7 +46,7 @@ def unlike(contenders: Sequence[Contender]) -> list[str]:
     found = []
     devices: dict[str, list[str]] = {}
     for contender in contenders:
-        devices.setdefault(contender.device, []).append(contender.runner.name)
+        devices.setdefault(contender.runner.facts.device, []).append(contender.runner.name)
     if len(devices) > 1:
         places = "; ".join(f"{', '.join(dict.fromkeys(names))} on {device}" for device, names in devices.items())
         found.append(f"the arms run on different devices ({places}): their times do not compare backends")

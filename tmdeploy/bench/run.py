@@ -17,7 +17,6 @@ import tmdeploy
 from tmdeploy.backends import Runner
 from tmdeploy.backends.options import CheckpointOptions
 from tmdeploy.backends.pairing import load_samples
-from tmdeploy.backends.pytorch import PytorchRunner
 from tmdeploy.backends.tensorrt import TensorrtRunner
 from tmdeploy.bench.arms import gather
 from tmdeploy.bench.batches import default_batches
@@ -164,7 +163,7 @@ def _watch(contenders: Sequence[Contender], warnings: list[str]) -> Watch | None
     engine = next((one.runner for one in contenders if isinstance(one.runner, TensorrtRunner)), None)
     if engine is None:
         return None
-    watch, problem = clock_reader(engine.gpu_index)
+    watch, problem = clock_reader(engine.facts.gpu or 0)
     if watch is None:
         warnings.append(f"the GPU's clocks were not watched: {problem}")
     return watch
@@ -179,12 +178,9 @@ def _entry(contender: Contender, images: NDArray[np.generic], batch: int, watch:
         raise UsageError(
             f"{contender.name} takes batch 1 only", remedy="Export it with --dynamic-batch, or bench --batch 1"
         )
-    read = None
-    if isinstance(runner, PytorchRunner) and runner.on_gpu:
-        checkpoint = runner
 
-        def read() -> dict[str, list[float]]:
-            return {"compute": [checkpoint.gpu_seconds]}
+    def read() -> dict[str, list[float]]:
+        return {} if runner.compute_seconds is None else {"compute": [runner.compute_seconds]}
 
     return _Entry(contender, Arm(contender.name, lambda: runner.infer(images, schedule), read=read))
 
@@ -239,7 +235,7 @@ def _rows(entries: Sequence[_Entry], batch: int, percentiles: Sequence[float]) -
 
 
 def _described(contender: Contender) -> dict[str, str]:
-    described, mode = contender.runner.describe(), contender.mode
+    described, mode = contender.runner.facts.described(), contender.mode
     return described if mode is None else {**described, "cuda_graph": "on" if mode.cuda_graph else "off"}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from tmdeploy.backends.base import KeepsPlans, Runner
+from tmdeploy.backends.base import Runner
 from tmdeploy.backends.pairing import recipe_of
 from tmdeploy.card.recipe import Recipe
 
@@ -33,8 +33,8 @@ def comparability(reference: Runner, candidate: Runner) -> Comparability:
     """
     found = _comparability(reference, candidate)
     for runner in (candidate, reference):
-        if found.problem is None and isinstance(runner, KeepsPlans):
-            return replace(found, problem=runner.no_trace)
+        if found.problem is None and runner.plans_withheld:
+            return replace(found, problem=runner.plans_withheld)
     return found
 
 

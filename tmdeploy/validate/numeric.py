@@ -45,13 +45,13 @@ class TeacherForcing:
     Args:
         path: The `.onnx`.
         metadata: Its metadata.
-        runner: Runs the pieces.
+        parts: Runs the pieces.
 
     Raises:
         ArtifactError: A step cannot be cut out.
     """
 
-    def __init__(self, path: Path, metadata: ArtifactMetadata, runner: OpensParts) -> None:
+    def __init__(self, path: Path, metadata: ArtifactMetadata, parts: OpensParts) -> None:
         import onnx.shape_inference
         import onnx.utils
 
@@ -67,7 +67,7 @@ class TeacherForcing:
                 part = extractor.extract_model(inputs, outputs)
                 known = {function.name for function in part.functions}
                 part.functions.extend(function for function in model.functions if function.name not in known)
-                opened = runner.open_part(_relaxed(part, metadata.schedule_kind).SerializeToString())
+                opened = parts.open_part(_relaxed(part, metadata.schedule_kind).SerializeToString())
             except Exception as error:
                 raise ArtifactError(f"the step of block {step.block} cannot be cut out ({error})", path=path) from error
             self._parts.append((step, opened, outputs))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tmdeploy.backends.base import OpensParts, Part, Runner
+from tmdeploy.backends.base import Part, Runner
 from tmdeploy.backends.onnxruntime.runner import open_bodies
 from tmdeploy.card.metadata import ArtifactMetadata
 from tmdeploy.errors import ArtifactError, TmdeployError
@@ -102,16 +102,16 @@ def prove_ops(candidate: Runner, op_rtol: float) -> tuple[Realisation, ...]:
     Returns:
         One a realisation; none where the file has no nodes of the op set.
     """
-    metadata = candidate.metadata
-    if metadata is None or not isinstance(candidate, OpensParts):
+    metadata, parts = candidate.metadata, candidate.parts
+    if metadata is None or parts is None:
         return ()
     model, _ = read_onnx(candidate.path, weights=False)
     calls = op_calls(model)
     if not calls:
         return ()
     found = []
-    if candidate.native:
-        found.append(_prove("native", model, calls, metadata, op_rtol, candidate.open_part))
+    if candidate.facts.native:
+        found.append(_prove("native", model, calls, metadata, op_rtol, parts.open_part))
     with_body = {function.name: function for function in model.functions if function.domain == DOMAIN}
     if with_body:
         path = candidate.path

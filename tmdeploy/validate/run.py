@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tmdeploy
-from tmdeploy.backends.base import KeepsPlans, OpensParts, Runner, Trace
+from tmdeploy.backends.base import Runner, Trace
 from tmdeploy.data.preprocessing import normalise
 from tmdeploy.data.samples import Portion, Samples, Source
 from tmdeploy.errors import ArtifactError, DataError, UsageError
@@ -57,12 +57,13 @@ def validate(
         UsageError: A schedule that one of the models cannot run with, or a limit of a level that cannot be judged.
     """
     limits = limits or Limits()
-    keeps = [runner for runner in (candidate, reference) if isinstance(runner, KeepsPlans)]
-    _check_levels(keeps, limits)
+    withheld = candidate.plans_withheld or reference.plans_withheld
+    if withheld:
+        _check_levels(withheld, limits)
     plans = comparability(reference, candidate)
     forcing, no_numeric = (None, plans.problem) if plans.problem else _teacher_forcing(candidate)
     sizes, notes = _possible_sizes(reference, candidate, batch_sizes)
-    if keeps and plans.reference_reduces:
+    if withheld and plans.reference_reduces:
         notes += ("images that another plan was made for, near-ties too, count in the logits error: see --atol",)
     work = _Work(reference, candidate, plans, forcing, limits, Comparison())
     count = 0
@@ -93,8 +94,8 @@ def validate(
     }
     return ValidationReport(
         tool_version=tmdeploy.__version__,
-        reference={"name": reference.name, **reference.describe()},
-        candidate={"name": candidate.name, **candidate.describe()},
+        reference={"name": reference.name, **reference.facts.described()},
+        candidate={"name": candidate.name, **candidate.facts.described()},
         data=samples.source,
         images=count,
         skipped_images=samples.skipped,
@@ -136,8 +137,8 @@ class _Work:
             forcing = self.forcing if first == start == 0 else None
             ours, theirs = self._run(part.images, schedule, tensors=forcing is not None)
             if self.limits is None:
-                precision = self.candidate.describe().get("precision", "fp32")
-                self.limits = self.asked.for_precision(precision, ours.logits)
+                precision = self.candidate.facts.precision
+                self.limits = self.asked.for_precision(precision or "fp32", ours.logits)
             decided = self._judge(ours, theirs, self.limits)
             self.seen.add(
                 ours,
@@ -189,11 +190,11 @@ def _realisations(candidate: Runner, limits: ResolvedLimits) -> tuple[Realisatio
         return ()
     proved: dict[RealisationName, Realisation] = {one.name: one for one in prove_ops(candidate, limits.op_rtol)}
     ran: RealisationName = "bodies"
-    if isinstance(candidate, KeepsPlans):
+    if candidate.plans_withheld:
         ran = "engine"
     elif metadata.lowering == "portable":
         ran = "standard ops"
-    elif isinstance(candidate, OpensParts) and candidate.native:
+    elif candidate.facts.native:
         ran = "native"
     names: dict[RealisationName, None] = dict.fromkeys((ran, *proved))
     found = {name: asdict(one) for name, one in proved.items()}
@@ -201,21 +202,21 @@ def _realisations(candidate: Runner, limits: ResolvedLimits) -> tuple[Realisatio
 
 
 def _teacher_forcing(candidate: Runner) -> tuple[TeacherForcing | None, str | None]:
-    if candidate.metadata is None or not isinstance(candidate, OpensParts):
+    if candidate.metadata is None or candidate.parts is None:
         return None, f"{candidate.name} is no exported file, so its steps cannot be fed"
     try:
-        return TeacherForcing(candidate.path, candidate.metadata, candidate), None
+        return TeacherForcing(candidate.path, candidate.metadata, candidate.parts), None
     except ArtifactError as error:
         return None, error.message
 
 
-def _check_levels(keeps: Sequence[KeepsPlans], limits: Limits) -> None:
-    """Refuse limits of the levels that need plans, where a model does not give them."""
+def _check_levels(withheld: str, limits: Limits) -> None:
+    """Refuse limits of the levels that need plans, where a model does not give them and says why."""
     asked = {"--op-rtol": limits.op_rtol, "--tie-gap": limits.tie_gap}
     for option, value in asked.items():
-        if keeps and value is not None:
+        if value is not None:
             raise UsageError(
-                f"{option}: {keeps[0].no_trace}, so neither ops nor decisions can be judged",
+                f"{option}: {withheld}, so neither ops nor decisions can be judged",
                 remedy="Leave it out, or validate the .onnx that the engine was built from",
             )
 

@@ -35,7 +35,7 @@ def cuda_options(device_id: int) -> dict[str, str]:
 
 
 class GpuTarget:
-    """A provider that needs a GPU; see `ort_session.Target`.
+    """A provider that needs a GPU; see `session.Target`.
 
     Args:
         device_id: CUDA's number of the device.
@@ -102,16 +102,13 @@ class GpuTarget:
                 remedy=f"Build the library again ({BUILD_COMMAND}), or run with --no-native",
             )
 
-    def describe(self, session: Any) -> dict[str, str]:
-        """Device, TF32, and which node runs where."""
+    def remarks(self, session: Any) -> dict[str, str]:
+        """Which node runs where."""
         placement = Placement.of(session)
-        facts = {
-            "device": f"cuda:{self.device_id}",
-            "placement": "not told by this ONNX Runtime (1.24 does)" if placement is None else str(placement),
-        }
-        if placement is not None and placement.strays:
-            facts["copied_to_the_cpu_for"] = listed(placement.strays)
-        return facts
+        if placement is None:
+            return {"placement": "not told by this ONNX Runtime (1.24 does)"}
+        strays = {"copied_to_the_cpu_for": listed(placement.strays)} if placement.strays else {}
+        return {"placement": str(placement), **strays}
 
 
 class CudaTarget(GpuTarget):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tmdeploy.backends.base import Array, Part, Trace, check_not_empty
+from tmdeploy.backends.base import Array, OpensParts, Part, Runner, Trace, check_not_empty
 from tmdeploy.backends.exported import (
     checked_logits,
     checked_trace,
@@ -20,6 +20,7 @@ from tmdeploy.backends.exported import (
     schedule_input,
     with_step_outputs,
 )
+from tmdeploy.backends.facts import RunnerFacts
 from tmdeploy.backends.onnxruntime.session import CpuTarget, Target, make_session, run_session, running
 from tmdeploy.card.metadata import METADATA_KEY, ArtifactMetadata, parse
 from tmdeploy.errors import ArtifactError, DataError
@@ -70,7 +71,7 @@ def _input(entry: Any) -> Input:
     return Input(entry.name, entry.type, tuple(entry.shape))
 
 
-class OnnxRuntimeRunner:
+class OnnxRuntimeRunner(Runner):
     """An ONNX file in a session; see `backends.base.Runner`.
 
     Args:
@@ -86,7 +87,6 @@ class OnnxRuntimeRunner:
         preprocessing: From the metadata; ImageNet's usual one, at the input's size, for a foreign file.
         pixels_in: Whether it takes uint8 pixels.
         class_names: From the metadata.
-        native: Whether the native library is registered.
     """
 
     def __init__(
@@ -103,14 +103,13 @@ class OnnxRuntimeRunner:
         self._threads = threads
         self._bytes = model
         self._target: Target = CpuTarget(native=native) if target is None else target
-        self.native = self._target.library is not None
         start = perf_counter()
         self._session, outline = self._open()
         self.load_seconds = perf_counter() - start
         self._traced: Any = None
         self._output = outline.output.name
         text = outline.entries.get(METADATA_KEY)
-        self.metadata: ArtifactMetadata | None = None if text is None else parse(text, path=str(path))
+        self.metadata = None if text is None else parse(text, path=str(path))
         self._input = self._image_input(outline.inputs)
         self.pixels_in = self._input.type == "tensor(uint8)"
         if self.metadata is not None:
@@ -124,7 +123,8 @@ class OnnxRuntimeRunner:
             )
         height, width = self._input.shape[1:3] if self.pixels_in else self._input.shape[2:]
         self.preprocessing = preprocessing_of(self.metadata, path, height, width)
-        self.class_names: tuple[str, ...] = self.metadata.class_names if self.metadata is not None else ()
+        self.class_names = self.metadata.class_names if self.metadata is not None else ()
+        self.facts = self._facts()
 
     def infer(self, images: NDArray[np.generic], schedule: Sequence[int] | None = None) -> Array:
         """Logits, f32 [B, classes].
@@ -183,22 +183,10 @@ class OnnxRuntimeRunner:
         binding.bind_output(self._output, target.device, target.device_id)
         return Resident(session, binding, self.path, target)
 
-    def describe(self) -> dict[str, str]:
-        """What runs."""
-        import onnxruntime
-
-        described = {
-            "backend": self._target.backend,
-            "version": str(onnxruntime.__version__),
-            "provider": self._target.provider,
-            "threads": str(self._threads or "default"),
-            **self._target.describe(self._session),
-        }
-        if self.metadata is not None:
-            described["method"] = self.metadata.method
-            described["precision"] = self.metadata.precision
-            described["lowering"] = self._lowering(self.metadata)
-        return described
+    @property
+    def parts(self) -> OpensParts:
+        """Itself."""
+        return self
 
     def open_part(self, model: bytes) -> Part:
         """A piece of the graph, run as the whole is."""
@@ -206,7 +194,7 @@ class OnnxRuntimeRunner:
 
     def close(self) -> None:
         """Drop the sessions."""
-        del self._session
+        vars(self).pop("_session", None)
         self._traced = None
 
     @property
@@ -216,7 +204,7 @@ class OnnxRuntimeRunner:
         return len(metadata.layers) if metadata is not None and metadata.runtime_schedule else 0
 
     def _open(self) -> tuple[Any, Outline]:
-        """The session that `describe` is about, and what the file says of itself."""
+        """The session that `facts` are about, and what the file says of itself."""
         session = self._make_session(self.path if self._bytes is None else self._bytes)
         with library_call(self.path, "is damaged", remedy="Export it again"):
             return session, Outline(
@@ -246,6 +234,23 @@ class OnnxRuntimeRunner:
             )
         check_not_empty(len(images), self.path)
         return images.astype(dtype, copy=False)
+
+    def _facts(self) -> RunnerFacts:
+        import onnxruntime
+
+        target, metadata = self._target, self.metadata
+        return RunnerFacts(
+            backend=target.backend,
+            version=str(onnxruntime.__version__),
+            device="cpu" if target.device == "cpu" else f"{target.device}:{target.device_id}",
+            precision=None if metadata is None else metadata.precision,
+            threads=self._threads,
+            native=target.library is not None,
+            lowering="" if metadata is None else self._lowering(metadata),
+            method="" if metadata is None else metadata.method,
+            provider=target.provider,
+            in_reports=target.remarks(self._session),
+        )
 
     def _lowering(self, metadata: ArtifactMetadata) -> str:
         if not metadata.steps:

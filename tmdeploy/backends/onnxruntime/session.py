@@ -73,8 +73,8 @@ class Target(Protocol):
         """
         ...
 
-    def describe(self, session: Any) -> dict[str, str]:
-        """Facts for reports."""
+    def remarks(self, session: Any) -> dict[str, str]:
+        """What a report should say besides."""
         ...
 
     def lowering(self, metadata: ArtifactMetadata) -> str:
@@ -113,8 +113,8 @@ class CpuTarget:
     def confirm(self, runtime: Any, session: Any, path: Path) -> None:
         """There is nothing to fall back to."""
 
-    def describe(self, session: Any) -> dict[str, str]:
-        """Nothing more."""
+    def remarks(self, session: Any) -> dict[str, str]:
+        """None."""
         return {}
 
     def lowering(self, metadata: ArtifactMetadata) -> str:

@@ -82,10 +82,10 @@ class TensorrtTarget(GpuTarget):
             (CUDA, cuda_options(self.device_id)),
         ]
 
-    def describe(self, session: Any) -> dict[str, str]:
+    def remarks(self, session: Any) -> dict[str, str]:
         """As every GPU's, and what TF32 was set to."""
         chosen = os.environ.get(TF32_VARIABLE)
-        return {**super().describe(session), "tf32": "off" if chosen == "0" else f"{TF32_VARIABLE}={chosen}"}
+        return {**super().remarks(session), "tf32": "off" if chosen == "0" else f"{TF32_VARIABLE}={chosen}"}
 
     def lowering(self, metadata: ArtifactMetadata) -> str:
         """Always the bodies."""
