@@ -1,4 +1,4 @@
-"""Where the PyTorch backend computes; on a GPU without TF32. What needs a GPU has not been run."""
+"""Where the PyTorch backend computes; on a GPU without TF32."""
 
 from __future__ import annotations
 

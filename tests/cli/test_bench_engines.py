@@ -1,4 +1,4 @@
-"""`tmdeploy bench --engine`, whole, on stand-ins with a simulated clock. No GPU has run this."""
+"""`tmdeploy bench --engine`, whole, on stand-ins with a simulated clock."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 They check how they are called (sizes, order, what a capture may contain), and compute something that tells the images
 of a batch apart. Results are there at once, but on a simulated clock everything takes the time that a test gives it:
 the host goes on while the stream works, and the stream begins nothing before the host has given it. What they cannot
-show is whether NVIDIA's libraries agree; docs/backends.md says so.
+show is whether NVIDIA's libraries agree; docs/status.md says so.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Real engines, built by TensorRT-RTX on the CPU. Nothing here runs one: that needs a GPU (docs/backends.md)."""
+"""Real engines, built by TensorRT-RTX on the CPU. Nothing here runs one: that needs a GPU (docs/status.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Times of an engine on a simulated clock: what the stand-ins take is what is measured. No GPU has run this."""
+"""Times of an engine on a simulated clock: what the stand-ins take is what is measured."""
 
 from __future__ import annotations
 

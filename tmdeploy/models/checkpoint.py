@@ -260,7 +260,7 @@ def _without_extra(
         raise CheckpointError(
             f"--ignore-extra cannot leave out {_list(essential)}: they change what the model computes",
             path=path,
-            remedy="Patch your own module with tmdeploy.patch() instead (docs/methods.md)",
+            remedy="Patch your own module with tmdeploy.patch() instead (docs/guide/own-module.md)",
         )
     if not extra:
         return weights, ()

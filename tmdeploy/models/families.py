@@ -10,7 +10,7 @@ from tmdeploy.errors import CheckpointError
 Shapes = Mapping[str, tuple[int, ...]]
 
 READABLE = "Save the state_dict of a timm-style ViT or DeiT; other layouts have to be converted to its names first"
-_PATCH = "Patch your own module with tmdeploy.patch() instead (docs/methods.md)"
+_PATCH = "Patch your own module with tmdeploy.patch() instead (docs/guide/own-module.md)"
 
 # Other layouts: a weight's name that reveals each, and what to call it. The first match counts.
 _FOREIGN: tuple[tuple[str, str], ...] = (

@@ -20,7 +20,7 @@ from tmdeploy.patching.structure import image_shape
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 1e-1}
 _GPU = 10  # times that: kernels for the same product may round to TF32
 _WHOLE = 10  # times that, of the whole model: what the blocks add up to
-_STAYS = "The module stays as it was; for such a model call the ops directly (docs/methods.md, Your own model)"
+_STAYS = "The module stays as it was; for such a model call the ops directly (docs/guide/own-module.md)"
 
 
 @dataclass

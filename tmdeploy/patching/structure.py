@@ -13,7 +13,7 @@ from tmdeploy.patching.reduction import KEY
 
 _BLOCK_PARTS = {"norm1", "attn", "norm2", "mlp", "ls1", "ls2", "drop_path", "drop_path1", "drop_path2"}
 _ATTENTION_PARTS = {"qkv", "proj", "q_norm", "k_norm", "norm", "gate", "attn_drop", "proj_drop"}
-_ELSE = "call the ops directly where your block reduces its tokens (docs/methods.md, Your own model)"
+_ELSE = "call the ops directly where your block reduces its tokens (docs/guide/own-module.md)"
 
 
 def check_module(module: nn.Module) -> None:

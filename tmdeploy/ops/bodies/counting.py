@@ -2,7 +2,7 @@
 
 Where every op is a kernel launch, comparing all tokens with all others is cheaper than sorting: the compiler fuses the
 comparison, the masks and the sum into one kernel. On a CPU it is the other way round, so these are for engines
-(docs/backends.md counts the kernels). Same plans as the sorting bodies, which tests show.
+(docs/benchmarks.md counts the kernels). Same plans as the sorting bodies, which tests show.
 
 In the names, `row` is the token that is placed, [N, 1], and `column` the one it is compared with, [1, N].
 """

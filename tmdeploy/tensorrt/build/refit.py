@@ -1,7 +1,7 @@
 """`tmdeploy refit`: weights for an engine that was built without them, or other ones for one that takes any.
 
 TensorRT finds weights by their names in the ONNX graph that it parsed, so the file is prepared as it was for the build:
-same precision, same schedule, same lowering. Not run yet, for want of a GPU (docs/backends.md).
+same precision, same schedule, same lowering.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Layers, memory, inputs and outputs of a loaded engine, from TensorRT's engine inspector. Needs its GPU.
 
-Written against the signatures of TensorRT's Python bindings, which tests check; not yet run on a GPU
-(docs/status.md). The inspector's JSON differs among versions and verbosities, so whatever it lacks is left empty.
+Written against the signatures of TensorRT's Python bindings, which tests check (docs/status.md says
+what has been run). The inspector's JSON differs among versions and verbosities, so whatever it lacks is left empty.
 """
 
 from __future__ import annotations

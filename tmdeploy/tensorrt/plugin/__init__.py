@@ -7,7 +7,7 @@ An engine built this way needs neither a plugin library nor Python at run time. 
     ... parse model.SerializeToString() ...
     require_plugin_layers(network, marked)     # nothing fell back silently
 
-Nothing here imports TensorRT before `register_plugins`. docs/tensorrt-plugins.md says what has been run on what.
+Nothing here imports TensorRT before `register_plugins`. docs/status.md says what has been run.
 """
 
 from __future__ import annotations

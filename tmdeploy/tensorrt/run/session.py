@@ -1,7 +1,7 @@
 """Running an engine: preallocated buffers, one stream, one CUDA graph per shape. Numpy or device arrays, no torch.
 
-Written against the signatures of TensorRT's and CUDA's Python bindings, which tests check; not yet run on a
-GPU (docs/status.md).
+Written against the signatures of TensorRT's and CUDA's Python bindings, which tests check (docs/status.md says
+what has been run).
 """
 
 from __future__ import annotations

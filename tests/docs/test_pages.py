@@ -1,0 +1,63 @@
+"""The pages that are made from the code (scripts/docs_pages.py), and the links that mkdocs does not check."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from tmdeploy_cli.app import COMMANDS
+
+from scripts.docs_pages import cli_page, public_objects, python_page
+from tests.cli.running import run
+
+ROOT = Path(__file__).parent.parent.parent
+OUTSIDE = ("README.md", "CONTRIBUTING.md")  # the documentation that mkdocs does not see
+
+
+def _function(found: Any) -> Any:
+    return inspect.unwrap(found.__call__) if isinstance(found, ModuleType) else found
+
+
+@pytest.mark.parametrize("name", sorted(public_objects()))
+def test_public_names_are_documented(name: str) -> None:
+    found = _function(public_objects()[name])
+    text = inspect.getdoc(found) or ""
+    assert text.partition("\n")[0].endswith("."), f"tmdeploy.{name} has no docstring that begins with a sentence"
+    page = python_page()
+    assert f"::: {found.__module__}.{found.__qualname__}\n" in page
+    if inspect.isfunction(found):
+        described = re.findall(r"^ +(\w+): ", text.partition("\nArgs:\n")[2], re.MULTILINE)
+        undescribed = [parameter for parameter in inspect.signature(found).parameters if parameter not in described]
+        assert undescribed == [], f"tmdeploy.{name}: not under Args: {', '.join(undescribed)}"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_are_on_the_page(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = run(capsys, command, "--help").out
+    (section,) = re.findall(rf"^## tmdeploy {command} .*?(?=^## )", cli_page(), re.MULTILINE | re.DOTALL)
+    options = re.findall(r"^  (?:-\w, )?(--[\w-]+)", shown, re.MULTILINE)
+    assert "--help" in options
+    assert [option for option in options if not re.search(rf"{option}\b", section)] == []
+
+
+@pytest.mark.parametrize("page", OUTSIDE)
+def test_links_lead_somewhere(page: str) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / page).read_text())
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_pages_named_in_code_exist() -> None:
+    named = {
+        (path.relative_to(ROOT).as_posix(), page)
+        for folder in ("tmdeploy", "cli", "tests", "scripts", "plugins", "docker")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in {".py", ".sh", ".h", ".cuh", ".cu", ".cpp", ".cpu", ".gpu"}
+        for page in re.findall(r"\bdocs/[\w/-]+\.md\b", path.read_text(errors="replace"))
+    }
+    assert named
+    assert sorted((path, page) for path, page in named if not (ROOT / page).exists()) == []
