@@ -8,8 +8,10 @@ from torch.library import opcheck
 from tmdeploy.ops import DOMAIN
 from tmdeploy.ops.bodies import MAX_OPSET, MIN_OPSET, function_body
 from tmdeploy.ops.reference import token_match, token_reduce, token_select
-from tmdeploy.ops.reference.token_reduce import MODES
 from tmdeploy.ops.schemas import register_schemas
+from tmdeploy.ops.spec import ReduceAttributes
+
+MODES = ReduceAttributes.declared()["mode"].choices
 
 CASES = [
     *[("TokenMatch", {"num_prefix": p, "order": o}) for p in (0, 1, 2) for o in ("tome", "tome_unsorted")],

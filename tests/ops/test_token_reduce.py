@@ -9,7 +9,9 @@ from tests.ops.onnx_op import run_op
 from tests.ops.strategies import OPSETS, Case, cases
 from tmdeploy.ops.limits import r_limit
 from tmdeploy.ops.reference import token_match, token_reduce, token_select
-from tmdeploy.ops.reference.token_reduce import MODES
+from tmdeploy.ops.spec import ReduceAttributes
+
+MODES = ReduceAttributes.declared()["mode"].choices
 
 
 def _plan(case: Case, share: float, kind: str):

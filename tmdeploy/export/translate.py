@@ -8,8 +8,8 @@ from typing import Any
 import onnxscript
 import torch
 
-from tmdeploy.ops import DOMAIN, VERSION
 from tmdeploy.ops.schemas import register_schemas
+from tmdeploy.ops.spec import DOMAIN, OPS, VERSION, OpSpec
 
 
 def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
@@ -19,54 +19,14 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
     outputs.
     """
     register_schemas()
-    ops = onnxscript.values.Opset(DOMAIN, VERSION)
+    return {getattr(torch.ops.tmdeploy, spec.torch_name).default: _translation(spec) for spec in OPS.values()}
 
-    def token_match(
-        metric: Any,
-        slots: Any,
-        num_prefix: int = 1,
-        order: str = "tome",
-        metric_eps: float = 0.0,
-        deterministic: bool = True,
-    ) -> Any:
-        return ops.TokenMatch(
-            metric,
-            slots,
-            num_prefix=num_prefix,
-            order=order,
-            metric_eps=metric_eps,
-            deterministic=int(deterministic),
-        )
 
-    def token_select(
-        score: Any,
-        slots: Any,
-        metric: Any = None,
-        kept: Any = None,
-        num_prefix: int = 1,
-        leftover: str = "drop",
-        order: str = "score",
-        metric_eps: float = 0.0,
-        deterministic: bool = True,
-    ) -> Any:
-        return ops.TokenSelect(
-            score,
-            slots,
-            metric,
-            kept,
-            num_prefix=num_prefix,
-            leftover=leftover,
-            order=order,
-            metric_eps=metric_eps,
-            deterministic=int(deterministic),
-        )
+def _translation(spec: OpSpec[Any]) -> Callable[..., Any]:
+    make_node = getattr(onnxscript.values.Opset(DOMAIN, VERSION), spec.name)
 
-    def token_reduce(x: Any, map: Any, index: Any, weight: Any = None, mode: str = "wmean") -> Any:  # noqa: A002
-        return ops.TokenReduce(x, map, index, weight, mode=mode)
+    def translate(*args: Any, **kwargs: Any) -> Any:
+        inputs, attributes = spec.bind(args, kwargs)
+        return make_node(*inputs.values(), **spec.attributes(**attributes).values())
 
-    library = torch.ops.tmdeploy
-    return {
-        library.token_match.default: token_match,
-        library.token_select.default: token_select,
-        library.token_reduce.default: token_reduce,
-    }
+    return spec.sign(translate, lambda tensor: Any, Any)

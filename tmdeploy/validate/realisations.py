@@ -21,25 +21,14 @@ from tmdeploy.backends.onnxruntime.runner import open_bodies
 from tmdeploy.card.metadata import ArtifactMetadata
 from tmdeploy.errors import ArtifactError, TmdeployError
 from tmdeploy.graph.onnx_file import read_onnx
-from tmdeploy.ops import DOMAIN, VERSION
 from tmdeploy.ops.bodies import MAX_OPSET, MIN_OPSET, function_body
-from tmdeploy.ops.bodies.attributes import MAX_PREFIX
+from tmdeploy.ops.spec import DOMAIN, MAX_PREFIX, OPS, VERSION
 from tmdeploy.system.boundary import first_line
 from tmdeploy.validate.op_inputs import Feeds, op_inputs
 
 if TYPE_CHECKING:
     import onnx
 
-_INPUTS = {
-    "TokenMatch": ("metric", "slots"),
-    "TokenSelect": ("score", "slots", "metric", "kept"),
-    "TokenReduce": ("x", "map", "index", "weight"),
-}
-_OUTPUTS = {
-    "TokenMatch": ("map", "index", "sim"),
-    "TokenSelect": ("map", "index", "sim", "count"),
-    "TokenReduce": ("y", "wsum"),
-}
 _EXACT = {"map", "index", "count"}
 _FLOAT_RTOL = 1e-6  # of similarities and sizes, which are float32 whatever the model's precision
 
@@ -127,13 +116,13 @@ def op_calls(model: onnx.ModelProto) -> tuple[OpCall, ...]:
 
     calls: dict[tuple[object, ...], OpCall] = {}
     for node in model.graph.node:
-        if node.domain != DOMAIN or node.op_type not in _INPUTS:
+        if node.domain != DOMAIN or node.op_type not in OPS:
             continue
         values = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
         attributes = tuple(
             sorted((name, value.decode() if isinstance(value, bytes) else value) for name, value in values.items())
         )
-        given = tuple(name for name, value in zip(_INPUTS[node.op_type], node.input, strict=False) if value)
+        given = tuple(name for name, value in zip(OPS[node.op_type].input_names, node.input, strict=False) if value)
         call = OpCall(node.op_type, node.name or node.op_type, given, attributes)
         calls.setdefault((call.op, given, attributes), call)
     return tuple(calls.values())
@@ -202,9 +191,9 @@ def _difference(
     differing: dict[str, int] = {}
     for feeds in inputs:
         wanted = expected(call, feeds)
-        got = part.run(_OUTPUTS[call.op], dict(feeds))
+        got = part.run(OPS[call.op].output_names, dict(feeds))
         found.inputs += 1
-        for output, value in zip(_OUTPUTS[call.op], wanted, strict=True):
+        for output, value in zip(OPS[call.op].output_names, wanted, strict=True):
             if not _same(output, value, got[output], op_rtol):
                 differing[output] = differing.get(output, 0) + 1
     if not differing:
@@ -227,13 +216,13 @@ def _one_node(model: onnx.ModelProto, call: OpCall, feeds: Feeds) -> onnx.ModelP
     """The call alone, with all functions of the file: a body may call others."""
     from onnx import TensorProto, helper
 
-    names = [name if name in call.given else "" for name in _INPUTS[call.op]]
+    names = [name if name in call.given else "" for name in OPS[call.op].input_names]
     while names and not names[-1]:
         names.pop()
     types = {"map": TensorProto.INT32, "index": TensorProto.INT32, "count": TensorProto.INT32}
     if call.op == "TokenReduce":
         types["y"] = helper.np_dtype_to_tensor_dtype(feeds["x"].dtype)
-    node = helper.make_node(call.op, names, _OUTPUTS[call.op], domain=DOMAIN)
+    node = helper.make_node(call.op, names, OPS[call.op].output_names, domain=DOMAIN)
     node.attribute.extend(helper.make_attribute(name, value) for name, value in call.attributes)
     graph = helper.make_graph(
         [node],
@@ -247,7 +236,10 @@ def _one_node(model: onnx.ModelProto, call: OpCall, feeds: Feeds) -> onnx.ModelP
             for name in names
             if name
         ],
-        [helper.make_tensor_value_info(name, types.get(name, TensorProto.FLOAT), None) for name in _OUTPUTS[call.op]],
+        [
+            helper.make_tensor_value_info(name, types.get(name, TensorProto.FLOAT), None)
+            for name in OPS[call.op].output_names
+        ],
     )
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     opsets.setdefault(DOMAIN, VERSION)

@@ -7,27 +7,35 @@ reduction, which TensorRT rejects or silently ignores. No torch in here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import onnx
 
-from tmdeploy.ops.bodies.counting import counting_match_body, counting_select_body
-from tmdeploy.ops.bodies.token_match import token_match_body
-from tmdeploy.ops.bodies.token_reduce import token_reduce_body
-from tmdeploy.ops.bodies.token_select import token_select_body
+from tmdeploy.ops.bodies.counting import counting_match_lines, counting_select_lines
+from tmdeploy.ops.bodies.text import parse_body
+from tmdeploy.ops.bodies.token_match import match_lines
+from tmdeploy.ops.bodies.token_reduce import reduce_lines
+from tmdeploy.ops.bodies.token_select import select_lines
+from tmdeploy.ops.spec import OPS, Value
 
-_BODIES = {
-    "TokenMatch": token_match_body,
-    "TokenSelect": token_select_body,
-    "TokenReduce": token_reduce_body,
+_Bodies = dict[str, tuple[Callable[[Any], str], str]]
+_BODIES: _Bodies = {
+    "TokenMatch": (match_lines, "Bipartite soft matching"),
+    "TokenSelect": (select_lines, "Selection by score"),
+    "TokenReduce": (reduce_lines, "Apply a plan"),
 }
-_COUNTING = {**_BODIES, "TokenMatch": counting_match_body, "TokenSelect": counting_select_body}
+_COUNTING: _Bodies = {
+    **_BODIES,
+    "TokenMatch": (counting_match_lines, "Bipartite soft matching, by counting"),
+    "TokenSelect": (counting_select_lines, "Selection by score, by counting"),
+}
 
 MIN_OPSET, MAX_OPSET = 18, 23
 
 
 def function_body(
-    op: str, attributes: Mapping[str, int | float | str], opset: int, *, counting: bool = False
+    op: str, attributes: Mapping[str, Value], opset: int, *, counting: bool = False
 ) -> onnx.FunctionProto:
     """The body of one op in standard ops.
 
@@ -42,7 +50,10 @@ def function_body(
     """
     if not MIN_OPSET <= opset <= MAX_OPSET:
         raise ValueError(f"function bodies exist for opset {MIN_OPSET} to {MAX_OPSET}, not {opset}")
-    return (_COUNTING if counting else _BODIES)[op](attributes, opset)
+    spec = OPS[op]
+    given = spec.attributes.read(attributes)
+    lines, title = (_COUNTING if counting else _BODIES)[op]
+    return parse_body(spec, given, lines(given), opset=opset, doc=f"{title}: docs/ops.md")
 
 
 __all__ = ["MAX_OPSET", "MIN_OPSET", "function_body"]

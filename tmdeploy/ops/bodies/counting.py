@@ -9,22 +9,13 @@ In the names, `row` is the token that is placed, [N, 1], and `column` the one it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import onnx
-
-from tmdeploy.ops.bodies.attributes import MatchAttributes, SelectAttributes
-from tmdeploy.ops.bodies.text import cosine_lines, parse_body, unordered_last_lines
+from tmdeploy.ops.bodies.text import cosine_lines, unordered_last_lines
+from tmdeploy.ops.spec import MatchAttributes, SelectAttributes
 
 
-def counting_match_body(attributes: Mapping[str, int | float | str], opset: int) -> onnx.FunctionProto:
-    """TokenMatch for one set of attribute values; see `reference.token_match` for what they mean.
-
-    Raises:
-        ValueError: An unknown order.
-    """
-    given = MatchAttributes.read(attributes)
-    prefix, eps, deterministic = given.num_prefix, given.metric_eps, bool(given.deterministic)
+def counting_match_lines(given: MatchAttributes) -> str:
+    """Statements of TokenMatch for one set of attribute values; docs/ops.md says what they mean."""
+    prefix, eps, deterministic = given.num_prefix, given.metric_eps, given.deterministic
     kept_place = {
         "tome": f"""
             in_b_not = Not (in_b)
@@ -38,7 +29,7 @@ def counting_match_body(attributes: Mapping[str, int | float | str], opset: int)
         """,
     }[given.order]
     first_b = prefix + 1 - prefix % 2
-    lines = f"""
+    return f"""
         {_token_lines("metric", prefix)}
         total = Shape (slots)
         removed = Sub (tokens, total)
@@ -80,19 +71,11 @@ def counting_match_body(attributes: Mapping[str, int | float | str], opset: int)
         unmerged_sim = Constant <value = float[1] {{1.0}}> ()
         sim = Where (merged, best, unmerged_sim)
     """
-    outputs = ("plan_map", "index", "sim")
-    doc = "Bipartite soft matching, by counting: docs/ops.md"
-    return parse_body("TokenMatch", given.inputs, outputs, lines, attributes=given.declared(), opset=opset, doc=doc)
 
 
-def counting_select_body(attributes: Mapping[str, int | float | str], opset: int) -> onnx.FunctionProto:
-    """TokenSelect for one set of attribute values; see `reference.token_select` for what they mean.
-
-    Raises:
-        ValueError: An unknown order or leftover.
-    """
-    given = SelectAttributes.read(attributes)
-    prefix, eps, deterministic = given.num_prefix, given.metric_eps, bool(given.deterministic)
+def counting_select_lines(given: SelectAttributes) -> str:
+    """Statements of TokenSelect for one set of attribute values; docs/ops.md says what they mean."""
+    prefix, eps, deterministic = given.num_prefix, given.metric_eps, given.deterministic
     kept_place = {
         "score": """
             place_by_rank = Add (rank, prefix_width)
@@ -111,7 +94,7 @@ def counting_select_body(attributes: Mapping[str, int | float | str], opset: int
         """,
     }
     merges = given.leftover == "nearest"
-    lines = f"""
+    return f"""
         {_token_lines("score", prefix)}
         total = Shape (slots)
         stay = {"Shape (kept)" if given.leftover == "fuse" else "Identity (total)"}
@@ -131,9 +114,6 @@ def counting_select_body(attributes: Mapping[str, int | float | str], opset: int
         batch = Shape <start = 0, end = 1> (score)
         count = Expand (total_narrow, batch)
     """
-    outputs = ("plan_map", "index", "sim", "count")
-    doc = "Selection by score, by counting: docs/ops.md"
-    return parse_body("TokenSelect", given.inputs, outputs, lines, attributes=given.declared(), opset=opset, doc=doc)
 
 
 def _token_lines(source: str, prefix: int) -> str:

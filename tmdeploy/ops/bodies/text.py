@@ -2,45 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
+from typing import Any
 
 import onnx
 import onnx.parser
 
-from tmdeploy.ops import DOMAIN
+from tmdeploy.ops.spec import DOMAIN, Attributes, OpSpec
 
 
-def parse_body(
-    name: str,
-    inputs: Sequence[str],
-    outputs: Sequence[str],
-    lines: str,
-    *,
-    attributes: Mapping[str, int | float | str],
-    opset: int,
-    doc: str,
-) -> onnx.FunctionProto:
+def parse_body(spec: OpSpec[Any], given: Attributes, lines: str, *, opset: int, doc: str) -> onnx.FunctionProto:
     """Parse the statements of a body.
 
     Args:
-        name: Op name.
-        inputs: Formal inputs.
-        outputs: Formal outputs. (`map` is a keyword of the text format, so bodies say `plan_map`.)
-        lines: Statements, one a line; blank lines and `#` comments are dropped.
-        attributes: Declared as the function's attributes, with these values as defaults: the body is made for them.
+        spec: The op.
+        given: Declared as the function's attributes, with these values as defaults: the body is made for them.
+        lines: Statements, one a line; blank lines and `#` comments are dropped. (`map` is a keyword of the text format,
+            so bodies say `plan_map`.)
         opset: Version of the standard operators.
         doc: Documentation string.
     """
     statements = [line.partition("#")[0].strip() for line in lines.splitlines()]
     body = "\n".join(f"  {statement}" for statement in statements if statement)
+    values = given.values()
+    last = spec.inputs_for(values)[-1].name  # inputs are known by their places: one in front of it stays
+    inputs = spec.input_names[: spec.input_names.index(last) + 1]
     text = (
         f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>\n'
-        f"{name} ({', '.join(inputs)}) => ({', '.join(outputs)}) {{\n{body}\n}}"
+        f"{spec.name} ({_formal(inputs)}) => ({_formal(spec.output_names)}) {{\n{body}\n}}"
     )
     function = onnx.parser.parse_function(text)
-    function.attribute_proto.extend(onnx.helper.make_attribute(key, value) for key, value in attributes.items())
+    function.attribute_proto.extend(onnx.helper.make_attribute(key, value) for key, value in values.items())
     function.doc_string = doc
     return function
+
+
+def _formal(names: Iterable[str]) -> str:
+    return ", ".join("plan_map" if name == "map" else name for name in names)
 
 
 def cosine_lines(a: str, b: str, out: str, *, eps: float, deterministic: bool, engine: bool = False) -> str:

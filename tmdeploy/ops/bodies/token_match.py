@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import onnx
-
-from tmdeploy.ops.bodies.attributes import MatchAttributes
-from tmdeploy.ops.bodies.text import cosine_lines, parse_body
+from tmdeploy.ops.bodies.text import cosine_lines
+from tmdeploy.ops.spec import MatchAttributes
 
 
-def token_match_body(attributes: Mapping[str, int | float | str], opset: int) -> onnx.FunctionProto:
-    """Body for one set of attribute values; see `reference.token_match` for what they mean.
+def match_lines(given: MatchAttributes) -> str:
+    """Statements for one set of attribute values; docs/ops.md says what they mean.
 
     TopK keeps the lower index first among equal values (ONNX TopK-11), which is rule 4 of docs/ops.md. The plan is
     written as the permutation [slot anchors, merged tokens], scattered without a reduction.
     """
-    given = MatchAttributes.read(attributes)
-    prefix, eps, deterministic = given.num_prefix, given.metric_eps, bool(given.deterministic)
+    prefix, eps, deterministic = given.num_prefix, given.metric_eps, given.deterministic
     first_a, first_b = prefix + prefix % 2, prefix + 1 - prefix % 2
     if given.order == "tome":
         kept_lines = "kept_value, kept_where = TopK <axis = 1, largest = 0> (kept_ranked, kept_count)\n"
@@ -32,7 +27,8 @@ def token_match_body(attributes: Mapping[str, int | float | str], opset: int) ->
         prefix = Expand (prefix_row, prefix_full)
         order_of_slots = Concat <axis = 1> (prefix, kept_token, targets)
     """
-    lines = f"""
+    return f"""
+        prefix_width = Constant <value = int64[1] {{{prefix}}}> ()
         zero = Constant <value = int64[1] {{0}}> ()
         one = Constant <value = int64[1] {{1}}> ()
         two = Constant <value = int64[1] {{2}}> ()
@@ -95,16 +91,6 @@ def token_match_body(attributes: Mapping[str, int | float | str], opset: int) ->
         plan_map = Cast <to = 6> (map_wide)
         index = Cast <to = 6> (index_wide)
     """
-    lines = f"prefix_width = Constant <value = int64[1] {{{prefix}}}> ()\n" + lines
-    return parse_body(
-        "TokenMatch",
-        given.inputs,
-        ("plan_map", "index", "sim"),
-        lines,
-        attributes=given.declared(),
-        opset=opset,
-        doc="Bipartite soft matching: docs/ops.md",
-    )
 
 
 def _best_lines(prefix: int, *, eps: float, deterministic: bool) -> str:

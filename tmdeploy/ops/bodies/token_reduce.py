@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import onnx
-
-from tmdeploy.ops.bodies.text import parse_body
+from tmdeploy.ops.spec import ReduceAttributes
 
 _HEAD = """
     zero = Constant <value = int64[1] {0}> ()
@@ -160,22 +156,11 @@ _TAILS = {
 }
 
 
-def token_reduce_body(attributes: Mapping[str, int | float | str], opset: int) -> onnx.FunctionProto:
-    """Body for one mode; see `reference.token_reduce`.
+def reduce_lines(given: ReduceAttributes) -> str:
+    """Statements for one mode; docs/ops.md says what it means.
 
     A slot's anchor is gathered; only the other tokens, of which a step has few, go through a one-hot MatMul. Their
     number is N - M + 1 where at most one slot lacks an anchor, which holds for every plan TokenMatch and TokenSelect
     make. Inputs are x, map, index, weight: exported models always pass a weight.
     """
-    mode = str(attributes.get("mode", "wmean"))
-    if mode not in _TAILS:
-        raise ValueError(f"TokenReduce: unknown mode '{mode}'")
-    return parse_body(
-        "TokenReduce",
-        ("x", "plan_map", "index", "weight"),
-        ("y", "wsum"),
-        f"{_HEAD}\n{_TAILS[mode]}\ny = CastLike (y_wide, x)",
-        attributes={"mode": mode},
-        opset=opset,
-        doc="Apply a plan: docs/ops.md",
-    )
+    return f"{_HEAD}\n{_TAILS[given.mode]}\ny = CastLike (y_wide, x)"

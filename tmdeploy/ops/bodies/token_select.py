@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import onnx
-
-from tmdeploy.ops.bodies.attributes import SelectAttributes
-from tmdeploy.ops.bodies.text import cosine_lines, parse_body, unordered_last_lines
+from tmdeploy.ops.bodies.text import cosine_lines, unordered_last_lines
+from tmdeploy.ops.spec import SelectAttributes
 
 
-def token_select_body(attributes: Mapping[str, int | float | str], opset: int) -> onnx.FunctionProto:
-    """Body for one set of attribute values; see `reference.token_select` for what they mean.
+def select_lines(given: SelectAttributes) -> str:
+    """Statements for one set of attribute values; docs/ops.md says what they mean.
 
     TopK keeps the lower index first among equal values (ONNX TopK-11), which is rule 4 of docs/ops.md.
     """
-    given = SelectAttributes.read(attributes)
-    prefix, eps, deterministic = given.num_prefix, given.metric_eps, bool(given.deterministic)
+    prefix, eps, deterministic = given.num_prefix, given.metric_eps, given.deterministic
     chosen_lines = {
         "score": "chosen = Identity (chosen_ranked)\n",
         "index": "chosen, chosen_where = TopK <axis = 1, largest = 0> (chosen_ranked, chosen_count)\n",
@@ -46,7 +41,7 @@ def token_select_body(attributes: Mapping[str, int | float | str], opset: int) -
         anchors = Concat <axis = 1> (prefix, chosen_token)
     """
     merges = given.leftover == "nearest"
-    lines = f"""
+    return f"""
         zero = Constant <value = int64[1] {{0}}> ()
         one = Constant <value = int64[1] {{1}}> ()
         end = Constant <value = int64[1] {{{2**62}}}> ()
@@ -89,15 +84,6 @@ def token_select_body(attributes: Mapping[str, int | float | str], opset: int) -
         total_narrow = Cast <to = 6> (total)
         count = Expand (total_narrow, batch)
     """
-    return parse_body(
-        "TokenSelect",
-        given.inputs,
-        ("plan_map", "index", "sim", "count"),
-        lines,
-        attributes=given.declared(),
-        opset=opset,
-        doc="Selection by score: docs/ops.md",
-    )
 
 
 def _nearest_lines(order: str, *, eps: float, deterministic: bool) -> str:

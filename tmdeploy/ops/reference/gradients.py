@@ -13,13 +13,14 @@ from torch import Tensor
 from tmdeploy.ops.reference.token_match import token_match
 from tmdeploy.ops.reference.token_reduce import token_reduce
 from tmdeploy.ops.reference.token_select import token_select
+from tmdeploy.ops.spec import ReduceAttributes
 
 DIFFERENTIABLE = ("wmean", "sum", "mean", "anchor")
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, plan, index, weight, mode = inputs
-    ctx.mode, ctx.has_weight = mode, weight is not None
+    x, plan, index, weight, *attributes = inputs
+    ctx.mode, ctx.attributes, ctx.has_weight = ReduceAttributes(*attributes).mode, len(attributes), weight is not None
     ctx.save_for_backward(x, plan, index, weight, *output)
 
 
@@ -58,7 +59,8 @@ def _backward(ctx: Any, grad_y: Tensor, grad_wsum: Tensor) -> tuple[Tensor | Non
         share = w / divisor
         grad_w = (gradient * (x - at_token(y))).sum(-1).float() / divisor
     grad_x = gradient * share[..., None].to(gradient.dtype)
-    return grad_x, None, None, (grad_w + at_token(grad_wsum)) if ctx.has_weight else None, None
+    grad_weight = (grad_w + at_token(grad_wsum)) if ctx.has_weight else None
+    return grad_x, None, None, grad_weight, *(None,) * ctx.attributes
 
 
 def _no_gradient(ctx: Any, *gradients: Tensor) -> tuple[None, ...]:

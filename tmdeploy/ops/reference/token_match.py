@@ -6,18 +6,13 @@ import torch
 from torch import Tensor
 
 from tmdeploy.ops.limits import r_limit
+from tmdeploy.ops.reference.registration import reference
 from tmdeploy.ops.reference.similarity import best_first, cosine
+from tmdeploy.ops.spec import MATCH, MatchAttributes
 
 
-@torch.library.custom_op("tmdeploy::token_match", mutates_args=())
-def token_match(
-    metric: Tensor,
-    slots: Tensor,
-    num_prefix: int = 1,
-    order: str = "tome",
-    metric_eps: float = 0.0,
-    deterministic: bool = True,
-) -> tuple[Tensor, Tensor, Tensor]:
+@reference(MATCH)
+def token_match(metric: Tensor, slots: Tensor, given: MatchAttributes) -> tuple[Tensor, Tensor, Tensor]:
     """Plan one bipartite soft match (ToMe, arXiv 2210.09461, section 3.1; docs/ops.md).
 
     Tokens at even positions are A, at odd positions B; the first `num_prefix` take no part. Every A token proposes its
@@ -26,11 +21,7 @@ def token_match(
     Args:
         metric: [B, N, C] float.
         slots: [M], any dtype: its length is the number of tokens after the step, its contents are not read.
-        num_prefix: Prefix tokens P, never merged, always first.
-        order: Slots after the prefix. `tome`: kept A by position, then B by position. `tome_unsorted`: kept A by
-            descending similarity, then B (the original code's order for models without a class token).
-        metric_eps: Vectors with a norm up to this have similarity 0.
-        deterministic: Accumulate similarities in float64.
+        given: The attributes, which a call of the op takes one by one.
 
     Returns:
         map: int32 [B, N], output slot of every token.
@@ -38,15 +29,14 @@ def token_match(
         sim: float32 [B, N], similarity to the destination for merged tokens, 1 elsewhere.
 
     Raises:
-        ValueError: M is not between N - (N - P) // 2 and N, or an unknown order.
+        ValueError: M is not between N - (N - P) // 2 and N, or an attribute value that the op does not have.
     """
+    num_prefix = given.num_prefix
     batch, tokens, _ = metric.shape
     removed = tokens - slots.shape[0]
     limit = r_limit(tokens, num_prefix)
     if not 0 <= removed <= limit:
         raise ValueError(f"TokenMatch cannot merge {removed} of {tokens} tokens with {num_prefix} prefix tokens")
-    if order not in {"tome", "tome_unsorted"}:
-        raise ValueError(f"TokenMatch: unknown order '{order}'")
     device = metric.device
     sim = torch.ones(batch, tokens, device=device)
     if removed == 0:
@@ -54,11 +44,13 @@ def token_match(
         return identity.clone(), identity.clone(), sim
 
     first_a, first_b = num_prefix + num_prefix % 2, num_prefix + 1 - num_prefix % 2
-    similarity = cosine(metric[:, first_a::2], metric[:, first_b::2], eps=metric_eps, deterministic=deterministic)
+    similarity = cosine(
+        metric[:, first_a::2], metric[:, first_b::2], eps=given.metric_eps, deterministic=given.deterministic
+    )
     best, destination = similarity.max(dim=-1)
     ranked = best_first(best)
     source, kept = ranked[:, :removed], ranked[:, removed:]
-    if order == "tome":
+    if given.order == "tome":
         kept = kept.sort(dim=-1).values
 
     prefix = torch.arange(num_prefix, device=device).expand(batch, num_prefix)
@@ -71,20 +63,3 @@ def token_match(
     plan.scatter_(1, source_token, destination.gather(1, source) + num_prefix + kept.shape[1])
     sim.scatter_(1, source_token, best.gather(1, source))
     return plan.int(), index.int(), sim
-
-
-@token_match.register_fake
-def _(
-    metric: Tensor,
-    slots: Tensor,
-    num_prefix: int = 1,
-    order: str = "tome",
-    metric_eps: float = 0.0,
-    deterministic: bool = True,
-) -> tuple[Tensor, Tensor, Tensor]:
-    batch, tokens, _ = metric.shape
-    return (
-        metric.new_empty((batch, tokens), dtype=torch.int32),
-        metric.new_empty((batch, slots.shape[0]), dtype=torch.int32),
-        metric.new_empty((batch, tokens), dtype=torch.float32),
-    )

@@ -5,16 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-MODES = ("wmean", "sum", "mean", "max", "anchor", "mlerp", "mlerp_anchor")
+from tmdeploy.ops.reference.registration import reference
+from tmdeploy.ops.spec import REDUCE, ReduceAttributes
 
 
-@torch.library.custom_op("tmdeploy::token_reduce", mutates_args=())
+@reference(REDUCE)
 def token_reduce(
     x: Tensor,
     map: Tensor,  # noqa: A002 - the op's input name
     index: Tensor,
-    weight: Tensor | None = None,
-    mode: str = "wmean",
+    weight: Tensor | None,
+    given: ReduceAttributes,
 ) -> tuple[Tensor, Tensor]:
     """Combine the tokens of every slot (docs/ops.md).
 
@@ -26,9 +27,7 @@ def token_reduce(
         map: int32 [B, N], output slot of every token; -1 = dropped.
         index: int32 [B, M], the anchor token of every slot; -1 = none.
         weight: float32 [B, N]; None means 1.
-        mode: `wmean`: sum(w x) / sum(w), the anchor where sum(w) is 0. `sum`: sum(w x). `mean`: unweighted mean. `max`:
-            elementwise maximum. `anchor`: the anchor alone. `mlerp`: the unweighted mean, scaled to the largest norm of
-            the slot's tokens (ToFu, arXiv 2312.01026). `mlerp_anchor`: the mean, times that norm over the anchor's.
+        given: The attributes, which a call of the op takes one by one.
 
     Returns:
         y: [B, M, F], x's dtype; 0 in slots that nothing maps to.
@@ -37,8 +36,7 @@ def token_reduce(
     Raises:
         ValueError: Unknown mode, or a plan that points outside its range.
     """
-    if mode not in MODES:
-        raise ValueError(f"TokenReduce: unknown mode '{mode}'")
+    mode = given.mode
     batch, tokens, _ = x.shape
     total = index.shape[1]
     slot, anchor = map.long(), index.long()
@@ -72,19 +70,6 @@ def token_reduce(
             reference = y.square().sum(-1, keepdim=True).sqrt() if mode == "mlerp" else group.at_anchor(norms)
             y = y * group.largest(norms) / reference.masked_fill(reference == 0, 1.0)
     return y.to(x.dtype).contiguous(), wsum.float().contiguous()
-
-
-@token_reduce.register_fake
-def _(
-    x: Tensor,
-    map: Tensor,  # noqa: A002
-    index: Tensor,
-    weight: Tensor | None = None,
-    mode: str = "wmean",
-) -> tuple[Tensor, Tensor]:
-    batch, _, features = x.shape
-    total = index.shape[1]
-    return x.new_empty((batch, total, features)), x.new_empty((batch, total), dtype=torch.float32)
 
 
 class _Groups:

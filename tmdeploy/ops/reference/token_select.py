@@ -5,20 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tmdeploy.ops.reference.registration import reference
 from tmdeploy.ops.reference.similarity import best_first, cosine, unordered_last
+from tmdeploy.ops.spec import SELECT, SelectAttributes
 
 
-@torch.library.custom_op("tmdeploy::token_select", mutates_args=())
+@reference(SELECT)
 def token_select(
-    score: Tensor,
-    slots: Tensor,
-    metric: Tensor | None = None,
-    kept: Tensor | None = None,
-    num_prefix: int = 1,
-    leftover: str = "drop",
-    order: str = "score",
-    metric_eps: float = 0.0,
-    deterministic: bool = True,
+    score: Tensor, slots: Tensor, metric: Tensor | None, kept: Tensor | None, given: SelectAttributes
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Plan one selection (EViT, arXiv 2202.07800, section 3.2; docs/ops.md).
 
@@ -28,12 +22,7 @@ def token_select(
         metric: [B, N, C] float, for `leftover=nearest`.
         kept: [K], any dtype, for `leftover=fuse`: its length is the number of slots without the fused one. M alone
             cannot tell "all kept" from "all but one kept, that one fused". M = K + 1 if K < N, else N.
-        num_prefix: Prefix tokens P, always kept, always first.
-        leftover: `drop`; `fuse`: into one slot without an anchor, the last; `nearest`: into the kept patch token with
-            the highest cosine similarity.
-        order: Kept patch tokens by descending `score`, or by `index`.
-        metric_eps: Vectors with a norm up to this have similarity 0.
-        deterministic: Accumulate similarities in float64.
+        given: The attributes, which a call of the op takes one by one.
 
     Returns:
         map: int32 [B, N], output slot of every token; -1 = dropped.
@@ -42,16 +31,17 @@ def token_select(
         count: int32 [B], valid slots: M.
 
     Raises:
-        ValueError: M or K is not possible, a missing input, or an unknown attribute value.
+        ValueError: M or K is not possible, a missing input, or an attribute value that the op does not have.
     """
     batch, tokens = score.shape
     total = slots.shape[0]
     stay = kept.shape[0] if kept is not None else total
-    _check(tokens, total, stay, num_prefix, leftover, order, has_kept=kept is not None, has_metric=metric is not None)
+    _check(tokens, total, stay, given, has_kept=kept is not None, has_metric=metric is not None)
+    num_prefix = given.num_prefix
     device = score.device
     ranked = best_first(unordered_last(score[:, num_prefix:].float())) + num_prefix
     chosen, rest = ranked[:, : stay - num_prefix], ranked[:, stay - num_prefix :]
-    if order == "index":
+    if given.order == "index":
         chosen = chosen.sort(dim=-1).values
 
     sim = torch.ones(batch, tokens, device=device)
@@ -60,13 +50,15 @@ def token_select(
     plan = torch.full((batch, tokens), -1, dtype=torch.int64, device=device)
     plan.scatter_(1, anchors, torch.arange(stay, device=device).expand(batch, stay))
     index = anchors
-    if leftover == "fuse" and total > stay:
+    if given.leftover == "fuse" and total > stay:
         plan.scatter_(1, rest, stay)
         index = torch.cat([anchors, torch.full((batch, 1), -1, device=device)], dim=1)
-    elif leftover == "nearest" and rest.shape[1] > 0:
+    elif given.leftover == "nearest" and rest.shape[1] > 0:
         assert metric is not None  # noqa: S101 - checked above
         by_index = chosen.sort(dim=-1).values  # ties go to the lower token index, whatever the slot order
-        similarity = cosine(_rows(metric, rest), _rows(metric, by_index), eps=metric_eps, deterministic=deterministic)
+        similarity = cosine(
+            _rows(metric, rest), _rows(metric, by_index), eps=given.metric_eps, deterministic=given.deterministic
+        )
         best, nearest = similarity.max(dim=-1)
         plan.scatter_(1, rest, plan.gather(1, by_index.gather(1, nearest)))
         sim.scatter_(1, rest, best)
@@ -74,42 +66,8 @@ def token_select(
     return plan.int(), index.int(), sim, count
 
 
-@token_select.register_fake
-def _(
-    score: Tensor,
-    slots: Tensor,
-    metric: Tensor | None = None,
-    kept: Tensor | None = None,
-    num_prefix: int = 1,
-    leftover: str = "drop",
-    order: str = "score",
-    metric_eps: float = 0.0,
-    deterministic: bool = True,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    batch, tokens = score.shape
-    return (
-        score.new_empty((batch, tokens), dtype=torch.int32),
-        score.new_empty((batch, slots.shape[0]), dtype=torch.int32),
-        score.new_empty((batch, tokens), dtype=torch.float32),
-        score.new_empty((batch,), dtype=torch.int32),
-    )
-
-
-def _check(
-    tokens: int,
-    total: int,
-    stay: int,
-    num_prefix: int,
-    leftover: str,
-    order: str,
-    *,
-    has_kept: bool,
-    has_metric: bool,
-) -> None:
-    if leftover not in {"drop", "fuse", "nearest"}:
-        raise ValueError(f"TokenSelect: unknown leftover '{leftover}'")
-    if order not in {"score", "index"}:
-        raise ValueError(f"TokenSelect: unknown order '{order}'")
+def _check(tokens: int, total: int, stay: int, given: SelectAttributes, *, has_kept: bool, has_metric: bool) -> None:
+    leftover, num_prefix = given.leftover, given.num_prefix
     if has_kept != (leftover == "fuse"):
         raise ValueError("TokenSelect: input kept belongs to leftover=fuse, and only to it")
     if leftover == "nearest" and not has_metric:
