@@ -31,6 +31,9 @@ def _schema(spec: OpSpec[Any]) -> OpSchema:
         if tensor.type not in _TYPES:
             named.setdefault(tensor.type, []).append(tensor.name)
     defaults = spec.attributes().values()
+    # A node's attributes are written in the order of ONNX's hash map, which depends on this one. Texts go last, as they
+    # always did, so that the same export gives the same bytes.
+    attributes = sorted(spec.attributes.declared().items(), key=lambda entry: bool(entry[1].choices))
     return OpSchema(
         spec.name,
         DOMAIN,
@@ -45,7 +48,7 @@ def _schema(spec: OpSpec[Any]) -> OpSchema:
                 onnx.helper.make_attribute(name, defaults[name]),
                 ": ".join([attribute.description, *([", ".join(attribute.choices)] if attribute.choices else [])]),
             )
-            for name, attribute in spec.attributes.declared().items()
+            for name, attribute in attributes
         ],
     )
 
