@@ -65,13 +65,13 @@ def main(
 def _compare(
     source: Path, model: Path, method: str, data: list[Path], batches: tuple[int, ...], limit: int
 ) -> list[ValidationReport]:
-    reference, candidate = open_pair(source, model)
-    assert candidate.metadata is not None
-    steps = len(candidate.metadata.steps)
     reports = []
-    for value in SCHEDULES[method]:
-        samples = sample_source(reference, candidate, data, random=limit, limit=limit)
-        reports.append(validate(reference, candidate, samples, batch_sizes=batches, schedules=[(value,) * steps]))
+    with open_pair(source, model) as (reference, candidate):
+        assert candidate.metadata is not None
+        steps = len(candidate.metadata.steps)
+        for value in SCHEDULES[method]:
+            samples = sample_source(reference, candidate, data, random=limit, limit=limit)
+            reports.append(validate(reference, candidate, samples, batch_sizes=batches, schedules=[(value,) * steps]))
     return reports
 
 

@@ -15,6 +15,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -167,19 +168,21 @@ def whole_model(
 ) -> dict[str, float]:
     """Median milliseconds a call, and the medians of the ratios within a round."""
     twins = {kind: make_twin(model, metadata, kind).SerializeToString() for kind in ("unmerged", "free-merge")}
-    runners = {
-        "native": OnnxRuntimeRunner(path, threads=threads),
-        "bodies": OnnxRuntimeRunner(path, threads=threads, native=False),
-        **{kind: OnnxRuntimeRunner(path, threads=threads, model=twin) for kind, twin in twins.items()},
-    }
-    times: dict[str, list[float]] = {name: [] for name in runners}
-    for turn in range(rounds + 3):
-        order = list(runners.items())
-        for name, runner in order if turn % 2 else reversed(order):  # neither always runs in the other's wake
-            start = time.perf_counter()
-            runner.infer(images)
-            if turn >= 3:
-                times[name].append((time.perf_counter() - start) * 1e3)
+    kinds: dict[str, dict[str, Any]] = {"native": {}, "bodies": {"native": False}}
+    kinds |= {kind: {"model": twin} for kind, twin in twins.items()}
+    times: dict[str, list[float]] = {name: [] for name in kinds}
+    with ExitStack() as opened:
+        runners = {
+            name: opened.enter_context(OnnxRuntimeRunner(path, threads=threads, **options))
+            for name, options in kinds.items()
+        }
+        for turn in range(rounds + 3):
+            order = list(runners.items())
+            for name, runner in order if turn % 2 else reversed(order):  # neither always runs in the other's wake
+                start = time.perf_counter()
+                runner.infer(images)
+                if turn >= 3:
+                    times[name].append((time.perf_counter() - start) * 1e3)
     result = {f"{name}_ms": statistics.median(values) for name, values in times.items()}
     for other in ("free-merge", "bodies", "unmerged"):
         ratios = [a / b for a, b in zip(times["native"], times[other], strict=True)]

@@ -15,6 +15,7 @@ import os
 import statistics
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +50,15 @@ def main() -> None:
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         path = arguments.model or export_deit_small(Path(folder))
-        runners = open_arms(path, precisions, arguments.threads)
-        metadata = runners[precisions[0], "extension"].metadata
-        assert metadata is not None
-        for batch in (int(text) for text in arguments.batch.split(",")):
-            times = measure(runners, images_of(metadata, batch), arguments.rounds)
-            for precision in precisions:
-                results.append({"batch": batch, "precision": precision, **summary(times, precision)})
-                show(results[-1])
+        with ExitStack() as opened:
+            runners = open_arms(path, precisions, arguments.threads, opened)
+            metadata = runners[precisions[0], "extension"].metadata
+            assert metadata is not None
+            for batch in (int(text) for text in arguments.batch.split(",")):
+                times = measure(runners, images_of(metadata, batch), arguments.rounds)
+                for precision in precisions:
+                    results.append({"batch": batch, "precision": precision, **summary(times, precision)})
+                    show(results[-1])
     if arguments.json is not None:
         document = {
             "schema": "tmdeploy.openvino_merge/1",
@@ -72,18 +74,19 @@ def main() -> None:
         arguments.json.write_text(json.dumps(document, indent=1) + "\n")
 
 
-def open_arms(path: Path, precisions: list[str], threads: int | None) -> dict[tuple[str, str], OpenvinoRunner]:
-    """Every arm of every precision, compiled."""
+def open_arms(
+    path: Path, precisions: list[str], threads: int | None, opened: ExitStack
+) -> dict[tuple[str, str], OpenvinoRunner]:
+    """Every arm of every precision, compiled; `opened` closes them."""
     model = onnx.load(str(path))
     metadata = parse(next(p.value for p in model.metadata_props if p.key == METADATA_KEY), path=str(path))
     twins = {kind: make_twin(model, metadata, kind).SerializeToString() for kind in ("unmerged", "free-merge")}
     runners = {}
     for precision in precisions:
-        common: dict[str, Any] = {"threads": threads, "precision": precision}
-        runners[precision, "extension"] = OpenvinoRunner(path, **common)
-        runners[precision, "bodies"] = OpenvinoRunner(path, native=False, **common)
-        for kind, twin in twins.items():
-            runners[precision, kind] = OpenvinoRunner(path, model=twin, **common)
+        kinds: dict[str, dict[str, Any]] = {"extension": {}, "bodies": {"native": False}}
+        for kind, options in (kinds | {kind: {"model": twin} for kind, twin in twins.items()}).items():
+            runner = OpenvinoRunner(path, threads=threads, precision=precision, **options)
+            runners[precision, kind] = opened.enter_context(runner)
     return runners
 
 

@@ -68,7 +68,7 @@ def infer(
     names = read_class_names(class_names) if class_names is not None else None
     asked = one_of(asked_for(r, keep, schedule))
     options: dict[str, Any] = {}
-    if backend_for(model, backend).name == "pytorch":
+    if backend_for(model, backend).reads_checkpoints:
         options = {
             "arch": arch,
             "num_heads": num_heads,
@@ -79,19 +79,19 @@ def infer(
         }
     with progress() as tell:
         tell("loading the model")
-        runner = open_runner(model, threads=threads, backend=backend, **options)
-        warn_notes(runner)
-        amounts = amounts_of(asked, reducer(runner))
-        predictions = classify(
-            runner,
-            paths,
-            top_k=top_k,
-            batch=batch,
-            schedule=amounts,
-            class_names=runner.class_names if names is None else names,
-            names_from=class_names,
-            progress=tell,
-        )
+        with open_runner(model, threads=threads, backend=backend, **options) as runner:
+            warn_notes(runner)
+            amounts = amounts_of(asked, reducer(runner))
+            predictions = classify(
+                runner,
+                paths,
+                top_k=top_k,
+                batch=batch,
+                schedule=amounts,
+                class_names=runner.class_names if names is None else names,
+                names_from=class_names,
+                progress=tell,
+            )
     out.console.print(predictions_table(predictions))
     warn_skipped(predictions.skipped, read=len(predictions.images))
     if csv is not None:

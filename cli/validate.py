@@ -80,7 +80,7 @@ def validate(
     sizes = batch_sizes(batch)
     with progress() as tell:
         tell("loading the models")
-        ours, theirs = open_pair(
+        with open_pair(
             reference,
             candidate,
             threads=threads,
@@ -93,22 +93,22 @@ def validate(
                 trust_checkpoint=trust_checkpoint,
             ),
             backend=backend,
-        )
-        for opened in (ours, theirs):
-            warn_notes(opened)
-        tell("reading the images")
-        samples = sample_source(ours, theirs, data or [], random=random, limit=limit)
-        wanted = asked_for(r, keep, schedule)
-        schedules = [amounts_of(asked, reducer(theirs)) for asked in wanted] or [None]
-        report = run(
-            ours,
-            theirs,
-            samples,
-            batch_sizes=sizes,
-            schedules=schedules,
-            limits=Limits(atol, op_rtol, tie_gap, None, max_ties, min_top1_agreement, min_p),
-            progress=tell,
-        )
+        ) as (ours, theirs):
+            for opened in (ours, theirs):
+                warn_notes(opened)
+            tell("reading the images")
+            samples = sample_source(ours, theirs, data or [], random=random, limit=limit)
+            wanted = asked_for(r, keep, schedule)
+            schedules = [amounts_of(asked, reducer(theirs)) for asked in wanted] or [None]
+            report = run(
+                ours,
+                theirs,
+                samples,
+                batch_sizes=sizes,
+                schedules=schedules,
+                limits=Limits(atol, op_rtol, tie_gap, None, max_ties, min_top1_agreement, min_p),
+                progress=tell,
+            )
     print_validation(report, out.console)
     warn_skipped(report.skipped_images, read=report.images)
     out.emit(report)

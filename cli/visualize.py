@@ -75,7 +75,7 @@ def visualize(
     out = Output(json, reads=[model, *paths], writes=drawings)
     asked = one_of(asked_for(r, keep, schedule))
     options: dict[str, Any] = {}
-    if backend_for(model, backend).name == "pytorch":
+    if backend_for(model, backend).reads_checkpoints:
         options = {
             "arch": arch,
             "num_heads": num_heads,
@@ -87,18 +87,23 @@ def visualize(
     written: list[dict[str, object]] = []
     with progress() as tell:
         tell("loading the model")
-        runner = open_runner(model, backend=backend, **options)
-        warn_notes(runner)
-        amounts = amounts_of(asked, reducer(runner))
-        reader = ImageReader(paths, runner.preprocessing, in_graph=runner.pixels_in)
-        for batch in reader.batches(1):
-            path = batch.paths[0]
-            tell(f"drawing {path.name}")
-            drawn = _sheet(runner, path, batch.images, amounts, block)
-            with atomic_path(targets[path]) as temporary:
-                drawn.sheet.save(temporary)
-            entry = {"image": str(path), "drawing": str(targets[path]), "finite": drawn.finite, "blocks": drawn.blocks}
-            written.append(entry)
+        with open_runner(model, backend=backend, **options) as runner:
+            warn_notes(runner)
+            amounts = amounts_of(asked, reducer(runner))
+            reader = ImageReader(paths, runner.preprocessing, in_graph=runner.pixels_in)
+            for batch in reader.batches(1):
+                path = batch.paths[0]
+                tell(f"drawing {path.name}")
+                drawn = _sheet(runner, path, batch.images, amounts, block)
+                with atomic_path(targets[path]) as temporary:
+                    drawn.sheet.save(temporary)
+                entry = {
+                    "image": str(path),
+                    "drawing": str(targets[path]),
+                    "finite": drawn.finite,
+                    "blocks": drawn.blocks,
+                }
+                written.append(entry)
     warn_skipped(reader.skipped, read=len(written))
     if not written:
         raise nothing_readable(reader.skipped)

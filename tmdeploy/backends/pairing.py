@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tmdeploy.errors import UsageError
 from tmdeploy.models.assume import COMPUTE_KEYS, Assumed
 
 
+@contextmanager
 def open_pair(
     reference: Path,
     candidate: Path,
@@ -26,8 +28,8 @@ def open_pair(
     threads: int | None = None,
     checkpoint: CheckpointOptions | None = None,
     backend: str | None = None,
-) -> tuple[Runner, Runner]:
-    """Open two models for comparison.
+) -> Iterator[tuple[Runner, Runner]]:
+    """Open two models for comparison, and close them.
 
     A checkpoint takes method, schedule, image size and all else that its weights do not show of the exported file
     beside it: plain DeiT weights carry none of them.
@@ -44,18 +46,21 @@ def open_pair(
     """
     wanted = ((reference, None), (candidate, backend))
     opened: dict[tuple[Path, str | None], Runner] = {}
-    for path, choice in wanted:
-        if backend_for(path, choice).name != "pytorch" and (path, choice) not in opened:
-            opened[path, choice] = open_runner(path, threads=threads, backend=choice)
-    options = options_like(list(opened.values()), checkpoint or CheckpointOptions())
-    for path, choice in wanted:
-        if (path, choice) not in opened:
-            opened[path, choice] = open_runner(path, threads=threads, backend=choice, **options.keywords())
-    first, second = (opened[key] for key in wanted)
-    if first.preprocessing.image_size != second.preprocessing.image_size:
-        sizes = [" x ".join(map(str, runner.preprocessing.image_size)) for runner in (first, second)]
-        raise UsageError(f"{first.name} takes images of {sizes[0]} pixels, {second.name} of {sizes[1]}")
-    return first, second
+    with ExitStack() as runners:
+        for path, choice in wanted:
+            if not backend_for(path, choice).reads_checkpoints and (path, choice) not in opened:
+                runner = open_runner(path, threads=threads, backend=choice)
+                opened[path, choice] = runners.enter_context(runner)
+        options = options_like(list(opened.values()), checkpoint or CheckpointOptions())
+        for path, choice in wanted:
+            if (path, choice) not in opened:
+                runner = open_runner(path, threads=threads, backend=choice, **options.keywords())
+                opened[path, choice] = runners.enter_context(runner)
+        first, second = (opened[key] for key in wanted)
+        if first.preprocessing.image_size != second.preprocessing.image_size:
+            sizes = [" x ".join(map(str, runner.preprocessing.image_size)) for runner in (first, second)]
+            raise UsageError(f"{first.name} takes images of {sizes[0]} pixels, {second.name} of {sizes[1]}")
+        yield first, second
 
 
 def options_like(exported: Sequence[Runner], given: CheckpointOptions) -> CheckpointOptions:

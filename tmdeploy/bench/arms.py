@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tmdeploy.backends import Runner, backend_for, open_runner
 from tmdeploy.backends.options import CheckpointOptions
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 def gather(
     paths: Sequence[Path],
+    opened: ExitStack,
     *,
     backends: Sequence[str | None] = (None,),
     threads: int | None,
@@ -43,6 +45,7 @@ def gather(
 
     Args:
         paths: Models.
+        opened: Closes all that is opened.
         backends: Of exported files; one set of arms each.
         threads: Of every backend.
         schedules: One arm each, for a model; None is its own schedule.
@@ -55,14 +58,18 @@ def gather(
     """
     found: list[Contender] = []
     taken: dict[str, int] = {}
+
+    def opening(path: Path, **options: Any) -> Runner:
+        return opened.enter_context(open_runner(path, threads=threads, **options))
+
     exported = {
-        (path, backend): open_runner(path, threads=threads, backend=backend)
+        (path, backend): opening(path, backend=backend)
         for path in dict.fromkeys(paths)
-        if backend_for(path).name != "pytorch"
+        if not backend_for(path).reads_checkpoints
         for backend in backends
     }
     options = options_like(list(exported.values()), checkpoint)
-    if options.device == "auto" and any(backend_for(path).name == "pytorch" for path in paths):
+    if options.device == "auto" and any(backend_for(path).reads_checkpoints for path in paths):
         options = replace(options, device=checkpoint_device(list(exported.values())))
     for path in paths:
         chosen = [backend for backend in backends if (path, backend) in exported]
@@ -75,21 +82,21 @@ def gather(
                 found += _engine_arms(engine, backend, label, schedules, modes, warnings)
             elif chosen:
                 runner = exported[path, backend]
-                found += _exported_arms(runner, backend, label, threads, schedules, twin, free_merge, warnings)
+                found += _exported_arms(runner, backend, label, opening, schedules, twin, free_merge, warnings)
             else:
-                found += _checkpoint_arms(path, label, threads, schedules, twin, options)
+                found += _checkpoint_arms(path, label, opening, schedules, twin, options)
     return pair_engines(found, twin=twin, free_merge=free_merge, warnings=warnings)
 
 
 def _checkpoint_arms(
     path: Path,
     label: str,
-    threads: int | None,
+    opening: Callable[..., Runner],
     schedules: Callable[[Runner], Sequence[Schedule]],
     twin: bool,
     options: CheckpointOptions,
 ) -> list[Contender]:
-    runner = open_runner(path, threads=threads, **options.keywords())
+    runner = opening(path, **options.keywords())
     config, recipe = runner.config, runner.recipe  # type: ignore[attr-defined]
     plain = total_macs(config)
     if not recipe.layers:
@@ -97,7 +104,7 @@ def _checkpoint_arms(
     arms = []
     baseline = f"{label}, unmerged" if twin else None
     if baseline is not None:
-        bare = open_runner(path, threads=threads, **replace(options, recipe=Recipe(method="none")).keywords())
+        bare = opening(path, **replace(options, recipe=Recipe(method="none")).keywords())
         arms.append(Contender(baseline, "unmerged", bare, path, None, plain, None, checkpoint=options))
     for schedule in schedules(runner):
         macs = total_macs(config, recipe.steps(config.tokens, config.num_prefix, schedule))
@@ -140,7 +147,7 @@ def _exported_arms(
     runner: Runner,
     backend: str | None,
     label: str,
-    threads: int | None,
+    opening: Callable[..., Runner],
     schedules: Callable[[Runner], Sequence[Schedule]],
     twin: bool,
     free_merge: bool,
@@ -158,7 +165,8 @@ def _exported_arms(
 
     def twin_of(kind: Kind, schedule: Schedule) -> Runner | None:
         try:
-            return _twin_runner(path, backend, metadata, kind, threads, schedule)
+            model = _twin(path, metadata, kind, schedule)
+            return opening(path, backend=backend, model=model, name=f"{path.name}, {kind}")
         except ArtifactError as error:
             warnings.append(f"{label}: {error.message}")
             return None
@@ -177,15 +185,12 @@ def _exported_arms(
     return arms
 
 
-def _twin_runner(
-    path: Path, backend: str | None, metadata: ArtifactMetadata, kind: Kind, threads: int | None, schedule: Schedule
-) -> Runner:
+def _twin(path: Path, metadata: ArtifactMetadata, kind: Kind, schedule: Schedule) -> bytes:
     from tmdeploy.graph.twins import make_twin
 
     with library_call(path, "has no twin", remedy="Its graph is not as tmdeploy exports it: export it again"):
-        made = make_twin(read_onnx(path)[0], metadata, kind, schedule)
-    name = f"{path.name}, {kind}"
-    return open_runner(path, threads=threads, backend=backend, model=made.SerializeToString(), name=name)
+        made: bytes = make_twin(read_onnx(path)[0], metadata, kind, schedule).SerializeToString()
+    return made
 
 
 def _macs(config: AnyConfig, metadata: ArtifactMetadata, schedule: Schedule) -> int | None:

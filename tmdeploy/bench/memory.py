@@ -109,20 +109,20 @@ def main(text: str) -> None:
     options = {} if job.checkpoint is None else job.checkpoint.keywords()
     free = 0 if device is None else device.memory()[0]  # asking makes the CUDA context, which is no engine's
     before = _memory_mib("VmRSS")
-    runner = open_runner(job.path, threads=job.threads, backend=job.backend, **options)
-    loaded = 0 if device is None else free - device.memory()[0]
-    height, width = runner.preprocessing.image_size
-    if runner.pixels_in:
-        images = np.zeros((job.batch, height, width, 3), np.uint8)
-    else:
-        images = np.zeros((job.batch, 3, height, width), np.float32)
-    for _ in range(_CALLS):
-        runner.infer(images)
-    gpu = None
-    if device is not None:
-        stated = runner.memory()  # type: ignore[attr-defined]  # an engine's
-        gpu = GpuFootprint(stated, loaded, running=free - device.memory()[0])
-    found = Footprint(before, _memory_mib("VmHWM"), runner.load_seconds * 1e3, gpu)
+    with open_runner(job.path, threads=job.threads, backend=job.backend, **options) as runner:
+        loaded = 0 if device is None else free - device.memory()[0]
+        height, width = runner.preprocessing.image_size
+        if runner.pixels_in:
+            images = np.zeros((job.batch, height, width, 3), np.uint8)
+        else:
+            images = np.zeros((job.batch, 3, height, width), np.float32)
+        for _ in range(_CALLS):
+            runner.infer(images)
+        gpu = None
+        if device is not None:
+            stated = runner.memory()  # type: ignore[attr-defined]  # an engine's
+            gpu = GpuFootprint(stated, loaded, running=free - device.memory()[0])
+        found = Footprint(before, _memory_mib("VmHWM"), runner.load_seconds * 1e3, gpu)
     print(TypeAdapter(Footprint).dump_json(found).decode())  # noqa: T201 - the answer
 
 

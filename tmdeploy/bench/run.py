@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -54,10 +55,6 @@ class _Entry:
     def arms(self) -> tuple[Arm, ...]:
         return (self.arm,) if self.engine is None else (self.engine.single, self.engine.queued)
 
-    def close(self) -> None:
-        if self.engine is not None:
-            self.engine.timer.close()
-
 
 def bench(
     paths: Sequence[Path],
@@ -103,46 +100,47 @@ def bench(
     load_before = os.getloadavg()[0]
     warnings: list[str] = []
     progress("loading the models")
-    contenders = gather(
-        paths,
-        backends=backends,
-        threads=threads,
-        schedules=schedules,
-        twin=twin,
-        free_merge=free_merge,
-        checkpoint=checkpoint or CheckpointOptions(),
-        warnings=warnings,
-        modes=modes,
-    )
-    check(contenders)
-    gate = gate or Gate()
-    gate.check(contenders)
-    _check_same_images(contenders)
-    batch_sizes = batch_sizes or default_batches([one.runner for one in contenders])
-    models = []
-    first = {(one.path, one.backend): one for one in reversed(contenders)}
-    for path, choice in dict.fromkeys((one.path, one.backend) for one in contenders):
-        options = first[path, choice].checkpoint
-        shown = choice if len(backends) > 1 else None
-        name = labelled(path, shown)
-        progress(f"measuring the memory of {name}")
-        job = Job(path, max(batch_sizes), threads, options, choice)
-        row = _unmeasured(path, name, shown)
-        models.append(_measured(row, job, warnings) if memory else row)
-    rows: list[ArmRow] = []
-    source = ""
-    watch = _watch(contenders, warnings)
-    arms_a_batch = sum(1 if one.mode is None else 2 for one in contenders)  # an engine is timed in two ways
-    pace = Pace(protocol.work_of_an_arm * arms_a_batch * len(batch_sizes))
-    for batch in batch_sizes:
-        images, source = _images(contenders[0].runner, data, batch)
-        entries = [_entry(contender, images, batch, watch) for contender in contenders]
-        arms = [arm for entry in entries for arm in entry.arms]
-        measure(arms, protocol, pace=pace, progress=_at(batch, progress))
-        rows += _rows(entries, batch, protocol.percentiles)
-        for entry in entries:
-            entry.close()
-    warnings += [*unlike(contenders), *gpu_doubts(rows), *_doubts(rows, load_before)]
+    with ExitStack() as opened:
+        contenders = gather(
+            paths,
+            opened,
+            backends=backends,
+            threads=threads,
+            schedules=schedules,
+            twin=twin,
+            free_merge=free_merge,
+            checkpoint=checkpoint or CheckpointOptions(),
+            warnings=warnings,
+            modes=modes,
+        )
+        check(contenders)
+        gate = gate or Gate()
+        gate.check(contenders)
+        _check_same_images(contenders)
+        batch_sizes = batch_sizes or default_batches([one.runner for one in contenders])
+        models = []
+        first = {(one.path, one.backend): one for one in reversed(contenders)}
+        for path, choice in dict.fromkeys((one.path, one.backend) for one in contenders):
+            options = first[path, choice].checkpoint
+            shown = choice if len(backends) > 1 else None
+            name = labelled(path, shown)
+            progress(f"measuring the memory of {name}")
+            job = Job(path, max(batch_sizes), threads, options, choice)
+            row = _unmeasured(path, name, shown)
+            models.append(_measured(row, job, warnings) if memory else row)
+        rows: list[ArmRow] = []
+        source = ""
+        watch = _watch(contenders, warnings)
+        arms_a_batch = sum(1 if one.mode is None else 2 for one in contenders)  # an engine is timed in two ways
+        pace = Pace(protocol.work_of_an_arm * arms_a_batch * len(batch_sizes))
+        for batch in batch_sizes:
+            images, source = _images(contenders[0].runner, data, batch)
+            with ExitStack() as timers:
+                entries = [_entry(contender, images, batch, watch, timers) for contender in contenders]
+                arms = [arm for entry in entries for arm in entry.arms]
+                measure(arms, protocol, pace=pace, progress=_at(batch, progress))
+                rows += _rows(entries, batch, protocol.percentiles)
+        warnings += [*unlike(contenders), *gpu_doubts(rows), *_doubts(rows, load_before)]
     return BenchReport(
         tool_version=tmdeploy.__version__,
         data=source,
@@ -169,10 +167,13 @@ def _watch(contenders: Sequence[Contender], warnings: list[str]) -> Watch | None
     return watch
 
 
-def _entry(contender: Contender, images: NDArray[np.generic], batch: int, watch: Watch | None) -> _Entry:
+def _entry(
+    contender: Contender, images: NDArray[np.generic], batch: int, watch: Watch | None, timers: ExitStack
+) -> _Entry:
     runner, schedule = contender.runner, contender.schedule
     if contender.mode is not None:
         engine = engine_arms(contender, images, watch)
+        timers.callback(engine.timer.close)
         return _Entry(contender, engine.single, engine)
     if runner.metadata is not None and not runner.metadata.dynamic_batch and batch > 1:
         raise UsageError(

@@ -59,8 +59,8 @@ def verify_file(
         preprocessing=metadata.preprocessing,
         pixels_in=metadata.preprocessing_in_graph,
     )
-    candidate = OnnxRuntimeRunner(path, name=name, native=False)  # what is in the file is what is proven
-    try:
+    # what is in the file is what is proven
+    with reference, OnnxRuntimeRunner(path, name=name, native=False) as candidate:
         report = validate(
             reference,
             candidate,
@@ -71,8 +71,6 @@ def verify_file(
             limits=Limits(max_ties=0.34 if metadata.precision == "fp32" else None),
             progress=progress,
         )
-    finally:
-        candidate.close()
     failed = next((check for check in report.checks if not check.passed), None)
     if failed is not None:
         row = report.differing[0] if report.differing else None

@@ -182,13 +182,15 @@ def _quantized(
 
 
 def _compare(request: QuantizeRequest, made: Path, images: Split, batch: int, progress: Progress) -> ValidationReport:
-    reference = open_runner(request.model, threads=request.threads)
-    candidate = open_runner(made, threads=request.threads)
-    reader = ImageReader(images.held_out, reference.preprocessing, in_graph=reference.pixels_in)
-    labels, said = image_labels(images.known, reference)
-    where = ", ".join(map(str, request.eval_data or request.data)) + said
-    samples = ImageFiles(reader, f"{where}, not calibrated on", labels)
-    found = validate(reference, candidate, samples, batch_sizes=(batch,), progress=progress)
+    with (
+        open_runner(request.model, threads=request.threads) as reference,
+        open_runner(made, threads=request.threads) as candidate,
+    ):
+        reader = ImageReader(images.held_out, reference.preprocessing, in_graph=reference.pixels_in)
+        labels, said = image_labels(images.known, reference)
+        where = ", ".join(map(str, request.eval_data or request.data)) + said
+        samples = ImageFiles(reader, f"{where}, not calibrated on", labels)
+        found = validate(reference, candidate, samples, batch_sizes=(batch,), progress=progress)
     if not np.isfinite(found.model.logits_error_max):
         raise ExportError("the quantised model's logits are not finite", path=request.output)
     wrong = next((wrong for row in found.realisations for wrong in row.wrong), None)
