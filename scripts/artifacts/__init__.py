@@ -1,0 +1,1 @@
+"""The parts of scripts/same_artifacts.py."""
