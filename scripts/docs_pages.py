@@ -1,29 +1,37 @@
 """Pages of the documentation site that are made when it is built (a mkdocs hook, named in mkdocs.yml).
 
-`reference/cli.md` is read from the Typer application, `reference/python.md` from the public names of `tmdeploy`.
+`reference/cli.md` is made from the Typer application, `reference/python.md` from the public names of `tmdeploy`, and
+`reference/results.md` from the documents in `tmdeploy/report/schemas`.
 """
 
 from __future__ import annotations
 
+import ast
 import html
+import importlib
 import inspect
+import pkgutil
 import re
 from collections.abc import Iterator
-from types import ModuleType
 from typing import Any
 
 import typer.main
+from pydantic import BaseModel
 from tmdeploy_cli.app import build_app
 
-import tmdeploy
+import tmdeploy.errors
+import tmdeploy.report.schemas
+
+_RESULTS = "tmdeploy.report.schemas."
 
 
 def on_files(files: Any, config: Any) -> Any:
     """Add the pages (called by mkdocs)."""
     from mkdocs.structure.files import File  # mkdocs is there when mkdocs calls
 
-    for path, content in (("reference/cli.md", cli_page()), ("reference/python.md", python_page())):
-        files.append(File.generated(config, path, content=content))
+    pages = {"cli": cli_page(), "python": python_page(), "results": results_page()}
+    for name, content in pages.items():
+        files.append(File.generated(config, f"reference/{name}.md", content=content))
     return files
 
 
@@ -59,15 +67,88 @@ def _options(command: Any, context: Any) -> Iterator[str]:
     yield from ("</dl>", "")
 
 
-def public_objects() -> dict[str, Any]:
-    """Whatever `tmdeploy` exports, by name, without the version."""
-    return {name: getattr(tmdeploy, name) for name in tmdeploy.__all__ if not name.startswith("__")}
-
-
 def python_page() -> str:
-    """The public names, each for mkdocstrings to fill from its docstring."""
-    lines = ["# Python", "", *_prose(inspect.getdoc(tmdeploy))]
-    for name, found in public_objects().items():
-        function = inspect.unwrap(found.__call__) if isinstance(found, ModuleType) else found
-        lines += [f"## tmdeploy.{name} {{ #{name} }}", "", f"::: {function.__module__}.{function.__qualname__}", ""]
+    """The public names of `tmdeploy`, and what they take and return, for mkdocstrings to fill from docstrings."""
+    names = public_names()
+    functions = {name: path for name, path in names.items() if name[0].islower()}
+    used = {path for place in functions.values() for path in _classes_of(place)} - set(names.values())
+    classes = {path.rpartition(".")[2]: path for path in sorted(used) if not path.startswith(_RESULTS)}
+    lines = ["# Python", "", *_prose(inspect.getdoc(tmdeploy)), "Results are on a page of [their own](results.md).", ""]
+    errors = {name: f"tmdeploy.errors.{name}" for name, found in vars(tmdeploy.errors).items() if _is_error(found)}
+    for title, part in (("Functions", functions), ("Classes", classes), ("Errors", errors)):
+        lines += [f"## {title}", ""]
+        for name, path in part.items():
+            lines += [f"::: {path}", "    options:", f"      heading: {'tmdeploy.' * (name in names)}{name}", ""]
     return "\n".join(lines)
+
+
+def results_page() -> str:
+    """Every document that `--json` writes and a function returns, field by field."""
+    lines = ["# Results", "", "What `--json` writes and the functions of [`tmdeploy`](python.md) return.", ""]
+    for name in sorted(found.name for found in pkgutil.iter_modules(tmdeploy.report.schemas.__path__)):
+        module = importlib.import_module(_RESULTS + name)
+        models = [found for found in vars(module).values() if _is_model(found) and found.__module__ == module.__name__]
+        lines += [f"## {name.capitalize()}", "", *_prose(inspect.getdoc(module))]
+        for model in models:
+            lines += [f"### {model.__name__} {{ #{model.__module__}.{model.__name__} }}", "", *_prose(model.__doc__)]
+            lines += _fields(model)
+    return "\n".join(lines)
+
+
+def _fields(model: type[BaseModel]) -> Iterator[str]:
+    """A model's fields and computed fields: name in JSON, type as it is written in the code, meaning."""
+    stated = {
+        name: text for base in reversed(model.__mro__) for name, text in vars(base).get("__annotations__", {}).items()
+    }
+    rows = [(field.alias or name, stated[name], field.description) for name, field in model.model_fields.items()]
+    rows += [
+        (name, field.wrapped_property.fget.__annotations__["return"], field.description)
+        for name, field in model.model_computed_fields.items()
+    ]
+    if rows:
+        yield "<table><thead><tr><th>field</th><th>type</th><th>meaning</th></tr></thead><tbody>"
+        for name, kind, meaning in rows:
+            cells = (
+                f"<code>{html.escape(name)}</code>",
+                f"<code>{html.escape(str(kind))}</code>",
+                html.escape(meaning or ""),
+            )
+            yield f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+        yield "</tbody></table>"
+    yield ""
+
+
+def public_names() -> dict[str, str]:
+    """Whatever `tmdeploy` exports but its version, with the dotted path of what it is."""
+    places = _imports("tmdeploy")
+    return {name: places[name] for name in tmdeploy.__all__ if name != "__version__"}
+
+
+def _classes_of(function: str) -> set[str]:
+    """Classes of ours that a function's signature names."""
+    module = function.rpartition(".")[0]
+    imported = _imports(module)
+    signature = inspect.signature(find(function))
+    said = " ".join(str(item) for item in (signature.return_annotation, *signature.parameters.values()))
+    return {imported[word] for word in re.findall(r"[A-Z]\w+", said) if imported.get(word, "").startswith("tmdeploy.")}
+
+
+def _is_error(found: Any) -> bool:
+    return isinstance(found, type) and issubclass(found, Exception)
+
+
+def _is_model(found: Any) -> bool:
+    return isinstance(found, type) and issubclass(found, BaseModel)
+
+
+def find(path: str) -> Any:
+    """What a dotted path names."""
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def _imports(module: str) -> dict[str, str]:
+    """Names that a module imports from others, for type checkers alone too, with where they are from."""
+    source = inspect.getsource(importlib.import_module(module))
+    nodes = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom))
+    return {alias.asname or alias.name: f"{node.module}.{alias.name}" for node in nodes for alias in node.names}

@@ -5,34 +5,39 @@ from __future__ import annotations
 import inspect
 import re
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
+from pydantic import BaseModel
 from tmdeploy_cli.app import COMMANDS
 
-from scripts.docs_pages import cli_page, public_objects, python_page
+from scripts.docs_pages import cli_page, find, public_names, python_page, results_page
 from tests.cli.running import run
+from tmdeploy.report.schemas.bench import BenchReport
+from tmdeploy.report.schemas.quantize import QuantizeReport
+from tmdeploy.report.schemas.validation import ValidationReport
 
 ROOT = Path(__file__).parent.parent.parent
 OUTSIDE = ("README.md", "CONTRIBUTING.md")  # the documentation that mkdocs does not see
 
 
-def _function(found: Any) -> Any:
-    return inspect.unwrap(found.__call__) if isinstance(found, ModuleType) else found
-
-
-@pytest.mark.parametrize("name", sorted(public_objects()))
+@pytest.mark.parametrize("name", public_names())
 def test_public_names_are_documented(name: str) -> None:
-    found = _function(public_objects()[name])
+    path = public_names()[name]
+    found = find(path)
     text = inspect.getdoc(found) or ""
     assert text.partition("\n")[0].endswith("."), f"tmdeploy.{name} has no docstring that begins with a sentence"
-    page = python_page()
-    assert f"::: {found.__module__}.{found.__qualname__}\n" in page
+    assert f"::: {path}\n    options:\n      heading: tmdeploy.{name}\n" in python_page()
     if inspect.isfunction(found):
         described = re.findall(r"^ +(\w+): ", text.partition("\nArgs:\n")[2], re.MULTILINE)
         undescribed = [parameter for parameter in inspect.signature(found).parameters if parameter not in described]
         assert undescribed == [], f"tmdeploy.{name}: not under Args: {', '.join(undescribed)}"
+
+
+@pytest.mark.parametrize("report", [BenchReport, QuantizeReport, ValidationReport])
+def test_results_are_documented_field_by_field(report: type[BaseModel]) -> None:
+    (section,) = re.findall(rf"^### {report.__name__} .*?</table>", results_page(), re.MULTILINE | re.DOTALL)
+    written = report.model_json_schema(by_alias=True, mode="serialization")["properties"]
+    assert [name for name in written if f"<td><code>{name}</code></td>" not in section] == []
 
 
 @pytest.mark.parametrize("command", COMMANDS)
