@@ -24,7 +24,7 @@ import onnx
 
 from tmdeploy.backends.onnxruntime.runner import OnnxRuntimeRunner
 from tmdeploy.card.metadata import METADATA_KEY, ArtifactMetadata, parse
-from tmdeploy.graph.twins import make_twin
+from tmdeploy.graph.twins import MakeTwin
 from tmdeploy.native.library import ort_library
 from tmdeploy.ops import DOMAIN
 from tmdeploy.system.machine import cpu_name, usable_cores
@@ -167,7 +167,7 @@ def whole_model(
     path: Path, model: onnx.ModelProto, metadata: ArtifactMetadata, images: np.ndarray, threads: int, rounds: int
 ) -> dict[str, float]:
     """Median milliseconds a call, and the medians of the ratios within a round."""
-    twins = {kind: make_twin(model, metadata, kind).SerializeToString() for kind in ("unmerged", "free-merge")}
+    twins = {kind: MakeTwin(kind, metadata)(model)[0].SerializeToString() for kind in ("unmerged", "free-merge")}
     kinds: dict[str, dict[str, Any]] = {"native": {}, "bodies": {"native": False}}
     kinds |= {kind: {"model": twin} for kind, twin in twins.items()}
     times: dict[str, list[float]] = {name: [] for name in kinds}

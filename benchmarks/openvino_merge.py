@@ -25,7 +25,7 @@ from native_ops import export_deit_small, images_of
 
 from tmdeploy.backends.openvino import PRECISIONS, OpenvinoRunner
 from tmdeploy.card.metadata import METADATA_KEY, parse
-from tmdeploy.graph.twins import make_twin
+from tmdeploy.graph.twins import MakeTwin
 from tmdeploy.native.openvino import BUILD_COMMAND, openvino_library
 from tmdeploy.system.machine import cpu_name, package_version, usable_cores
 
@@ -80,7 +80,7 @@ def open_arms(
     """Every arm of every precision, compiled; `opened` closes them."""
     model = onnx.load(str(path))
     metadata = parse(next(p.value for p in model.metadata_props if p.key == METADATA_KEY), path=str(path))
-    twins = {kind: make_twin(model, metadata, kind).SerializeToString() for kind in ("unmerged", "free-merge")}
+    twins = {kind: MakeTwin(kind, metadata)(model)[0].SerializeToString() for kind in ("unmerged", "free-merge")}
     runners = {}
     for precision in precisions:
         kinds: dict[str, dict[str, Any]] = {"extension": {}, "bodies": {"native": False}}

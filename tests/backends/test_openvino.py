@@ -23,7 +23,7 @@ from tmdeploy.card.metadata import METADATA_KEY
 from tmdeploy.doctor import BackendState, examine
 from tmdeploy.errors import ArtifactError, DataError, EnvironmentMissing, UsageError
 from tmdeploy.export import ExportRequest, export_checkpoint
-from tmdeploy.graph.inline import inline_bodies
+from tmdeploy.graph.inline_bodies import InlineBodies
 from tmdeploy.native import openvino as native
 from tmdeploy.native.library import REFUSAL_VARIABLE
 from tmdeploy.native.trust import write_checksum
@@ -92,7 +92,7 @@ def test_logits_and_plans_are_those_of_onnxruntime(method: str, use_extension: b
 
 
 def test_a_file_with_inlined_bodies_needs_no_extension(exported: Callable[..., Path], tmp_path: Path):
-    proto = inline_bodies(onnx.load(exported("tome")))  # what --lowering portable does
+    proto = InlineBodies()(onnx.load(exported("tome")))[0]  # what --lowering portable does
     assert not any(node.domain for node in proto.graph.node)
     (entry,) = (entry for entry in proto.metadata_props if entry.key == METADATA_KEY)
     entry.value = entry.value.replace('"lowering":"custom"', '"lowering":"portable"')

@@ -12,8 +12,8 @@ from tests.tensorrt.conftest import Exported
 from tests.vits import tiny_images
 from tmdeploy.card.metadata import ArtifactMetadata
 from tmdeploy.errors import ArtifactError, UsageError
-from tmdeploy.graph.lowering import inline_ops
-from tmdeploy.graph.precision import GROUPS, convert, parse_keep
+from tmdeploy.graph.expand_ops import ExpandOps
+from tmdeploy.graph.precision import GROUPS, ConvertPrecision, parse_keep
 from tmdeploy.tensorrt.build.source import load_source
 
 METHODS = ("none", "tome", "evit", "mstm", "topk")
@@ -26,7 +26,8 @@ def _file(exported: Exported, name: str) -> Path:
 
 def _converted(path: Path, precision: str = "fp16", keep: tuple[str, ...] = GROUPS):
     model, metadata = load_source(path)
-    changed, done = convert(model, precision, keep, metadata, path=str(path))
+    steps = () if metadata is None else metadata.steps
+    changed, done = ConvertPrecision(precision, keep, steps, str(path))(model)
     return changed, metadata, done
 
 
@@ -42,7 +43,7 @@ def _run(model: onnx.ModelProto, names: Iterable[str]) -> list[np.ndarray]:
 
 
 def _types(model: onnx.ModelProto) -> dict[str, int]:
-    inferred = onnx.shape_inference.infer_shapes(inline_ops(model), check_type=True, strict_mode=True)
+    inferred = onnx.shape_inference.infer_shapes(ExpandOps()(model)[0], check_type=True, strict_mode=True)
     types = {value.name: value.type.tensor_type.elem_type for value in inferred.graph.value_info}
     types.update({value.name: value.type.tensor_type.elem_type for value in inferred.graph.output})
     types.update({tensor.name: tensor.data_type for tensor in inferred.graph.initializer})
@@ -54,8 +55,8 @@ def test_fp16_is_close_and_keeps_inputs_and_outputs(method: str, exported: Expor
     original, _ = load_source(_file(exported, method))
     changed, _, done = _converted(_file(exported, method))
     onnx.checker.check_model(changed, full_check=True)
-    assert done.narrowed > 50
-    assert done.kept > 0
+    assert done.counts["narrowed"] > 50
+    assert done.counts["kept"] > 0
     expected, got = (_run(model, ["logits"])[0] for model in (original, changed))
     assert got.dtype == np.float32
     error = np.abs(got - expected).max(axis=1) / np.abs(expected).max()
@@ -89,11 +90,11 @@ def test_planners_sizes_softmax_and_layernorm_stay_fp32(method: str, precision: 
 def test_the_set_can_be_narrowed_and_widened(exported: Exported):
     default, _, counted = _converted(exported("tome"))
     narrow, _, fewer = _converted(exported("tome"), keep=("planner", "size"))
-    assert fewer.kept < counted.kept
+    assert fewer.counts["kept"] < counted.counts["kept"]
     types = _types(narrow)
     assert all(types[node.output[0]] == TensorProto.FLOAT16 for node in _nodes(narrow, "Softmax"))
     wide, _, more = _converted(exported("tome"), keep=(*GROUPS, "Gelu", "node_linear_1*"))
-    assert more.kept > counted.kept
+    assert more.counts["kept"] > counted.counts["kept"]
     types = _types(wide)
     assert all(types[node.output[0]] == TensorProto.FLOAT for node in _nodes(wide, "Gelu"))
     assert all(_types(default)[node.output[0]] == TensorProto.FLOAT16 for node in _nodes(default, "Gelu"))
@@ -117,11 +118,11 @@ def test_weights_beyond_fp16_are_clipped_and_named():
     out = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2])
     graph = helper.make_graph([helper.make_node("Mul", ["x", "w"], ["y"], name="m")], "g", [images], [out], [weight])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    changed, done = convert(model, "fp16", (), None, path="f.onnx")
-    assert done.clipped == ("w",)
+    changed, done = ConvertPrecision("fp16", (), (), "f.onnx")(model)
+    assert done.notes == ("weights beyond fp16 were clipped to 65504: w",)
     clipped = next(tensor for tensor in changed.graph.initializer if tensor.name == "w_float16")
     np.testing.assert_array_equal(numpy_helper.to_array(clipped), [[65504, 1], [-np.inf, -65504]])
-    assert convert(model, "bf16", (), None, path="f.onnx")[1].clipped == ()
+    assert ConvertPrecision("bf16", (), (), "f.onnx")(model)[1].notes == ()
 
 
 def test_control_flow_is_refused():
@@ -137,7 +138,7 @@ def test_control_flow_is_refused():
     graph = helper.make_graph([node], "g", values[:1], values[1:], [truth])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     with pytest.raises(ArtifactError, match=r"'either' \(If\) is control flow, which cannot be converted"):
-        convert(model, "fp16", (), None, path="f.onnx")
+        ConvertPrecision("fp16", (), (), "f.onnx")(model)
 
 
 def test_metadata_still_fits_the_graph(exported: Exported, tmp_path: Path):

@@ -13,7 +13,7 @@ from tmdeploy.card.arch import VitConfig
 from tmdeploy.card.metadata import METADATA_KEY, ArtifactMetadata, parse
 from tmdeploy.errors import ArtifactError
 from tmdeploy.export import ExportRequest, export_checkpoint
-from tmdeploy.graph.twins import make_twin
+from tmdeploy.graph.twins import MakeTwin
 
 # method, layers, amounts: each with what makes its graph special
 CASES = {
@@ -61,7 +61,8 @@ def test_unmerged_twin_is_the_plain_model(name: str, lowering: str, made: Callab
     path, metadata = made(name, lowering=lowering)
     plain, _ = made("none")
     original = onnx.load(path)
-    twin = make_twin(original, metadata, "unmerged")
+    twin, change = MakeTwin("unmerged", metadata)(original)
+    assert str(change) == f"make-twin: steps removed: the unmerged twin (steps: {len(metadata.steps)})"
     onnx.checker.check_model(twin)
     assert not list(twin.functions)
     assert {"TokenMatch", "TokenSelect", "TokenReduce", "Log", "TopK", "Range"}.isdisjoint(_ops(twin))
@@ -79,7 +80,7 @@ def test_unmerged_twin_is_the_plain_model(name: str, lowering: str, made: Callab
 def test_unmerged_twin_has_no_more_nodes_than_the_plain_export(made: Callable[..., Made]):
     path, metadata = made("tome")
     plain, _ = made("none")
-    twin = make_twin(onnx.load(path), metadata, "unmerged")
+    twin = MakeTwin("unmerged", metadata)(onnx.load(path))[0]
     weighty = {"MatMul", "Gemm", "Softmax", "LayerNormalization", "Add", "Mul", "Gelu", "Erf", "Conv"}
     count = {
         which: sorted(node.op_type for node in model.graph.node if node.op_type in weighty)
@@ -91,7 +92,7 @@ def test_unmerged_twin_has_no_more_nodes_than_the_plain_export(made: Callable[..
 @pytest.mark.parametrize("lowering", ["custom", "portable"])
 def test_free_merge_twin_slices_where_the_model_merges(lowering: str, made: Callable[..., Made]):
     path, metadata = made("tome", lowering=lowering)
-    twin = make_twin(onnx.load(path), metadata, "free-merge")
+    twin = MakeTwin("free-merge", metadata)(onnx.load(path))[0]
     onnx.checker.check_model(twin)
     assert {"TokenMatch", "TokenReduce", "Log", "TopK"}.isdisjoint(_ops(twin))
     free = [node for node in twin.graph.node if node.name.startswith("free_")]
@@ -106,7 +107,7 @@ def test_free_merge_twin_slices_where_the_model_merges(lowering: str, made: Call
 def test_twins_say_that_they_reduce_nothing(made: Callable[..., Made]):
     path, metadata = made("tome")
     for kind in ("unmerged", "free-merge"):
-        twin = make_twin(onnx.load(path), metadata, kind)
+        twin = MakeTwin(kind, metadata)(onnx.load(path))[0]
         text = {entry.key: entry.value for entry in twin.metadata_props}[METADATA_KEY]
         found = parse(text, path="twin")
         assert (found.method, found.steps, found.schedule, found.runtime_schedule) == ("none", (), (), False)
@@ -118,7 +119,7 @@ def test_a_file_that_does_not_hold_what_its_metadata_says(made: Callable[..., Ma
     step = metadata.steps[0].model_copy(update={"x_out": "nowhere"})
     changed = metadata.model_copy(update={"steps": (step, *metadata.steps[1:])})
     with pytest.raises(ArtifactError, match="no tensor 'nowhere'"):
-        make_twin(onnx.load(path), changed, "unmerged")
+        MakeTwin("unmerged", changed)(onnx.load(path))
 
 
 def test_fp16(made: Callable[..., Made]):
@@ -126,13 +127,13 @@ def test_fp16(made: Callable[..., Made]):
     plain, _ = made("none", precision="fp16")
     images = tiny_images(2).numpy()
     (want,) = open_session(plain).run(None, {"images": images})
-    (got,) = _session(make_twin(onnx.load(path), metadata, "unmerged")).run(None, {"images": images})
+    (got,) = _session(MakeTwin("unmerged", metadata)(onnx.load(path))[0]).run(None, {"images": images})
     np.testing.assert_allclose(got, want, atol=2e-2)
 
 
 def test_fixed_schedule(made: Callable[..., Made]):
     path, metadata = made("tome", runtime_schedule=False)
-    free = make_twin(onnx.load(path), metadata, "free-merge")
+    free = MakeTwin("free-merge", metadata)(onnx.load(path))[0]
     assert _session(free).run(None, {"images": tiny_images(2).numpy()})[0].shape == (2, 10)
     with pytest.raises(ArtifactError, match="token counts fixed"):
-        make_twin(onnx.load(path), metadata, "unmerged")
+        MakeTwin("unmerged", metadata)(onnx.load(path))[0]

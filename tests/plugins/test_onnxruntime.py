@@ -19,7 +19,7 @@ from tests.vits import tiny_images, tiny_vit
 from tmdeploy.backends.onnxruntime.runner import OnnxRuntimeRunner
 from tmdeploy.backends.onnxruntime.session import make_session
 from tmdeploy.errors import EnvironmentMissing
-from tmdeploy.graph.functions import inline_bodies
+from tmdeploy.graph.inline_bodies import InlineBodies
 from tmdeploy.native import library
 from tmdeploy.native.trust import write_checksum
 from tmdeploy.ops import DOMAIN, VERSION
@@ -63,7 +63,7 @@ def _ops_that_ran(path: Path, folder: Path) -> set[str]:
 def test_one_file_three_ways(method: str, exported: Callable[[str], Path], tmp_path: Path):
     path = exported(method)
     portable = tmp_path / "portable.onnx"
-    onnx.save(inline_bodies(onnx.load(path)), portable)  # what --lowering portable does
+    onnx.save(InlineBodies()(onnx.load(path))[0], portable)  # what --lowering portable does
     runners = {
         "native": OnnxRuntimeRunner(path, threads=2),
         "bodies": OnnxRuntimeRunner(path, threads=2, native=False),

@@ -13,8 +13,6 @@ from tmdeploy.backends import open_runner
 from tmdeploy.card.metadata import Preprocessing
 from tmdeploy.data.images import random_images
 from tmdeploy.errors import ArtifactError, DataError, UsageError
-from tmdeploy.quantize.choice import choose
-from tmdeploy.quantize.insert import insert_int8
 from tmdeploy.system.files import sha256
 from tmdeploy.tensorrt.build.source import load_source
 
@@ -162,28 +160,6 @@ def _digest(path: Path, pictures: Path) -> str:
     import hashlib
 
     return hashlib.sha256(b"".join(batch.tobytes() for batch in _calibration(path, pictures))).hexdigest()
-
-
-def test_whoever_else_reads_a_tensor_reads_the_original(exported: Exported):
-    """A planner that shares a quantised layer's input, and a float layer that shares its weight."""
-    model, metadata = load_source(exported("topk"))
-    assert metadata is not None
-    choice = choose(model, metadata.steps, ("attention",))
-    shared = next(node for node in model.graph.node if node.name in choice.quantized and node.op_type == "MatMul")
-    spies = [
-        onnx.helper.make_node("Identity", [shared.input[0]], ["spy_x"], name="spy_x"),
-        onnx.helper.make_node("MatMul", [shared.input[0], shared.input[1]], ["spy_y"], name="spy_y"),
-    ]
-    position = list(model.graph.node).index(shared) + 1
-    nodes = list(model.graph.node)
-    del model.graph.node[:]
-    model.graph.node.extend([*nodes[:position], *spies, *nodes[position:]])
-    done = insert_int8(model, choice, dict.fromkeys(choice.activations, 4.0))
-    found = {node.name: node for node in done.graph}
-    assert [value.name for value in found["spy_x"].inputs] == [shared.input[0]]
-    assert [value.name for value in found["spy_y"].inputs] == [shared.input[0], shared.input[1]]
-    producers = [value.producer() for value in found[shared.name].inputs]
-    assert {node.op_type for node in producers if node is not None} == {"DequantizeLinear"}
 
 
 def test_pixels_in_and_a_static_batch(exported: Exported, tmp_path: Path):

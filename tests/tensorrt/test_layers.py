@@ -7,7 +7,7 @@ import pytest
 
 from tests.tensorrt.conftest import Exported
 from tmdeploy.errors import ArtifactError
-from tmdeploy.graph import lowering
+from tmdeploy.graph.expand_ops import ExpandOps
 from tmdeploy.graph.fingerprint import graph_sha256
 from tmdeploy.graph.planners import deciding_nodes
 from tmdeploy.tensorrt.build.log import by_profile, read_io, read_layers, read_memory, type_word
@@ -168,7 +168,7 @@ def test_what_a_layer_is():
 @pytest.mark.parametrize("method", ["none", "tome", "evit", "mstm"])
 def test_roles_of_an_exported_graph(method: str, exported: Exported):
     """Two blocks: qkv, two products, projection; two of the MLP; the head. Steps have products, too, and no roles."""
-    model = lowering.inline_ops(onnx.load(exported(method)))
+    model = ExpandOps()(onnx.load(exported(method)))[0]
     products = {node.name for node in model.graph.node if node.op_type in {"MatMul", "Gemm"}}
     roles = node_roles(model)
     counted = Counter(role for name, role in roles.items() if name in products)
@@ -185,7 +185,7 @@ def test_what_planners_decide_on_is_no_linear_layer(method: str, exported: Expor
     model, metadata = load_source(exported(method))
     assert metadata is not None
     deciding = {str(node.name) for node in deciding_nodes(ir.serde.deserialize_model(model).graph, metadata.steps)}
-    roles = node_roles(lowering.inline_ops(model), deciding)
+    roles = node_roles(ExpandOps()(model)[0], deciding)
     products = {node.name for node in model.graph.node if node.op_type in {"MatMul", "Gemm"}}
     counted = Counter(role for name, role in roles.items() if name in products)
     assert counted == {"attention": 8, "mlp": 4, "head": 1, "metric": 2}

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tmdeploy.errors import ArtifactError
-from tmdeploy.tensorrt.build.source import image_input, load_source
+from tmdeploy.tensorrt.build.source import fixed_images, load_source
 
 
 @pytest.fixture
@@ -121,11 +121,11 @@ def test_broken_files(damage: Callable[[Path, Path], None], message: str, tome: 
 )
 def test_models_of_other_inputs(changes: dict, message: str):
     with pytest.raises(ArtifactError, match=message):
-        image_input(_model(**changes), None, Path("f.onnx"))
+        fixed_images(_model(**changes), Path("f.onnx"))
 
 
 def test_a_good_file_is_read(tome: Path):
     model, metadata = load_source(tome)
     assert metadata is not None
     assert metadata.method == "tome"
-    assert image_input(model, metadata, tome).name == "images"  # r has a default, so it is no second input
+    assert fixed_images(model, tome).name == "images"  # r has a default, so it is no second input

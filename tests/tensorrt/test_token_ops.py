@@ -143,7 +143,7 @@ def test_standard_ops_and_why(spoil: Callable[[Path, FakeBuilding], None], reaso
 
 def test_a_node_without_a_plugin_leaves_the_graph_as_it_was(build: Build, monkeypatch: pytest.MonkeyPatch):
     def refuse(model: object) -> tuple[str, ...]:
-        token_ops.lowering.mark_plugins(model)  # type: ignore[arg-type]  # half done
+        token_ops.MarkPlugins()(model)  # type: ignore[arg-type]  # half done
         raise UnsupportedModel("no TensorRT plugin for TokenPaint")
 
     monkeypatch.setattr(token_ops, "mark_nodes", refuse)

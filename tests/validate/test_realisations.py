@@ -185,9 +185,9 @@ def test_quantize_refuses_a_file_with_a_wrong_body(wrong: Path, tmp_path: Path, 
 
 def test_export_refuses_what_its_own_bodies_get_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from tmdeploy.export import ExportRequest, export_checkpoint
-    from tmdeploy.graph import functions
+    from tmdeploy.graph import attach_bodies
 
-    real = functions.function_body
+    real = attach_bodies.function_body
 
     def planted(op: str, attributes: dict, opset: int) -> onnx.FunctionProto:
         body = real(op, attributes, opset)
@@ -195,7 +195,7 @@ def test_export_refuses_what_its_own_bodies_get_wrong(tmp_path: Path, monkeypatc
             next(node for node in body.node if list(node.output) == ["wsum"]).op_type = "Sub"
         return body
 
-    monkeypatch.setattr(functions, "function_body", planted)
+    monkeypatch.setattr(attach_bodies, "function_body", planted)
     output = tmp_path / "digits.onnx"
     with pytest.raises(ExportError, match=r"TokenReduce \(node block0/TokenReduce\): "):
         export_checkpoint(ExportRequest(checkpoint=EXAMPLES / "digits_tome.pt", output=output))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,6 @@ from tmdeploy.backends.base import Array, IntArray, StepTrace, Trace
 from tmdeploy.card.metadata import ArtifactMetadata, Preprocessing, StepRecord
 from tmdeploy.errors import ArtifactError, UsageError
 from tmdeploy.system.boundary import library_call
-
-if TYPE_CHECKING:
-    import onnx
 
 _TENSORS = ("x_in", "size_in", "x_out", "size_out")
 _RANKS = {"map": 2, "index": 2, "size_in": 2, "size_out": 2}  # others have channels, too
@@ -51,24 +48,6 @@ def schedule_input(metadata: ArtifactMetadata | None, name: str, schedule: Seque
     if min(schedule) < 0:
         raise UsageError(f"{metadata.schedule_kind} is {min(schedule)}; it cannot be negative")
     return metadata.schedule_kind
-
-
-def with_step_outputs(model: onnx.ModelProto, metadata: ArtifactMetadata) -> onnx.ModelProto:
-    """The model with every step's tensors as graph outputs; the model is changed in place and returned."""
-    import onnx
-
-    outputs = {value.name for value in model.graph.output}
-    half = onnx.TensorProto.FLOAT16 if metadata.precision == "fp16" else onnx.TensorProto.FLOAT
-    for step in metadata.steps:
-        for kind, name in named_tensors(step, tensors=True):
-            if name in outputs:
-                continue
-            outputs.add(name)
-            element = half if kind.startswith("x_") or kind == "metric" else onnx.TensorProto.FLOAT
-            if kind in {"map", "index"}:
-                element = onnx.TensorProto.INT32
-            model.graph.output.append(onnx.helper.make_tensor_value_info(name, element, None))
-    return model
 
 
 def named_tensors(step: StepRecord, *, tensors: bool) -> list[tuple[str, str]]:

@@ -17,13 +17,15 @@ from tmdeploy.backends.exported import (
     named_tensors,
     preprocessing_of,
     schedule_input,
-    with_step_outputs,
 )
 from tmdeploy.backends.facts import RunnerFacts
 from tmdeploy.card.metadata import ArtifactMetadata
 from tmdeploy.errors import ArtifactError, DataError, EnvironmentMissing, UsageError
-from tmdeploy.graph.inline import inline_bodies
+from tmdeploy.graph.base import Pass, run_pass, run_passes
+from tmdeploy.graph.inline_bodies import InlineBodies
 from tmdeploy.graph.onnx_file import read_onnx
+from tmdeploy.graph.require_input import RequireInput
+from tmdeploy.graph.step_outputs import StepOutputs
 from tmdeploy.lazy import require
 from tmdeploy.native.library import NativeLibrary
 from tmdeploy.native.openvino import BUILD_COMMAND, openvino_library
@@ -193,10 +195,9 @@ class OpenvinoRunner(Runner):
         if key not in self._requests:
             proto, _ = read_onnx(self.path, self._bytes)
             assert self.metadata is not None  # noqa: S101 - trace and schedule_input refused
-            if traced:
-                with_step_outputs(proto, self.metadata)
-            if scheduled:
-                free_input(proto, str(self.metadata.schedule_kind))
+            passes: list[Pass[onnx.ModelProto]] = [StepOutputs(self.metadata)] if traced else []
+            passes += [RequireInput(str(self.metadata.schedule_kind))] if scheduled else []  # else it is a constant
+            proto, _ = run_passes(proto, passes)
             self._requests[key] = self._core.compile(proto).create_infer_request()
         return self._requests[key]
 
@@ -240,7 +241,7 @@ class Core:
         """
         with library_call(self.path, "OpenVINO cannot load it", told=telling_line), foreign_run(self.path):
             if self.library is None and any(node.domain == DOMAIN for node in proto.graph.node):
-                proto = inline_bodies(proto)
+                proto, _ = run_pass(proto, InlineBodies())
             model = self._core.read_model(proto.SerializeToString())
             if self._precision == "bf16":
                 _reduce_in_bfloat16(model)
@@ -291,7 +292,7 @@ class OpenvinoPart:
 
     def __init__(self, core: Core, proto: onnx.ModelProto, metadata: ArtifactMetadata | None) -> None:
         if metadata is not None and metadata.runtime_schedule:
-            free_input(proto, str(metadata.schedule_kind))
+            proto, _ = run_pass(proto, RequireInput(str(metadata.schedule_kind)))
         compiled = core.compile(proto)
         self._path = core.path
         self._request = compiled.create_infer_request()
@@ -313,13 +314,6 @@ def run(request: Any, feeds: dict[str, NDArray[Any]], names: Sequence[str], *, p
     with library_call(path, "OpenVINO failed while running it", told=telling_line), foreign_run(path, request.cancel):
         got = request.infer(feeds, share_inputs=True)
         return {name: got[name] for name in names}
-
-
-def free_input(proto: onnx.ModelProto, name: str) -> None:
-    """Take away an input's default in place: OpenVINO makes a constant of an input that has one."""
-    kept = [entry for entry in proto.graph.initializer if entry.name != name]
-    del proto.graph.initializer[:]
-    proto.graph.initializer.extend(kept)
 
 
 def telling_line(error: Exception) -> str:

@@ -20,6 +20,7 @@ from tmdeploy.card.macs import total_macs
 from tmdeploy.card.metadata import ArtifactMetadata
 from tmdeploy.card.recipe import Recipe
 from tmdeploy.errors import ArtifactError
+from tmdeploy.graph.base import run_pass
 from tmdeploy.graph.onnx_file import read_onnx
 from tmdeploy.system.boundary import library_call
 from tmdeploy.tensorrt.run.amounts import amounts_for
@@ -186,11 +187,11 @@ def _exported_arms(
 
 
 def _twin(path: Path, metadata: ArtifactMetadata, kind: Kind, schedule: Schedule) -> bytes:
-    from tmdeploy.graph.twins import make_twin
+    from tmdeploy.graph.twins import MakeTwin
 
     with library_call(path, "has no twin", remedy="Its graph is not as tmdeploy exports it: export it again"):
-        made: bytes = make_twin(read_onnx(path)[0], metadata, kind, schedule).SerializeToString()
-    return made
+        made, _ = run_pass(read_onnx(path)[0], MakeTwin(kind, metadata, schedule))
+    return bytes(made.SerializeToString())
 
 
 def _macs(config: AnyConfig, metadata: ArtifactMetadata, schedule: Schedule) -> int | None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tmdeploy.errors import ExportError
 from tmdeploy.export.translate import translation_table
-from tmdeploy.graph.counts import KEPT, SLOTS
+from tmdeploy.graph.runtime_schedule import KEPT, SLOTS
 from tmdeploy.patching import Reduction
 from tmdeploy.patching.step import Counts
 

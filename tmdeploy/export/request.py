@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tmdeploy.errors import UsageError
+from tmdeploy.graph.base import Pass
+from tmdeploy.graph.registered import find_pass
 from tmdeploy.ops.bodies import MAX_OPSET, MIN_OPSET
 from tmdeploy.system.files import check_outputs
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
     from torch import nn
 
 OUTPUTS = ("plan", "size", "features")
@@ -30,6 +33,8 @@ class FileForm:
         dynamic_batch: Whether any batch size can be fed; else 1.
         with_preprocessing: Take uint8 [batch, H, W, 3] pixels and normalise in the graph.
         outputs: Extra outputs: any of `plan`, `size`, `features`.
+        passes: Graph passes to run after those of the export and before the comparison: of installed packages, by name,
+            or objects.
         verify: Compare the file with PyTorch after writing.
         verify_images: Real images or folders to compare on, besides random ones.
     """
@@ -42,6 +47,7 @@ class FileForm:
     dynamic_batch: bool = True
     with_preprocessing: bool = False
     outputs: tuple[str, ...] = ()
+    passes: Sequence[str | Pass[ir.Model]] = ()
     verify: bool = True
     verify_images: Sequence[str | Path] = ()
 
@@ -69,7 +75,16 @@ class FileForm:
         unknown = [name for name in self.outputs if name not in OUTPUTS]
         if unknown:
             raise UsageError(f"unknown output '{unknown[0]}'", remedy=f"Choose from: {', '.join(OUTPUTS)}")
+        self.given_passes()
         check_outputs({"-o": self.path}, self.reads)
+
+    def given_passes(self) -> list[Pass[ir.Model]]:
+        """What `passes` names.
+
+        Raises:
+            UsageError: No installed package has such a pass.
+        """
+        return [find_pass(one) if isinstance(one, str) else one for one in self.passes]
 
 
 @dataclass(frozen=True, kw_only=True)

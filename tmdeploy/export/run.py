@@ -84,7 +84,7 @@ def export_checkpoint(request: ExportRequest, progress: Progress = silent) -> Ex
     )
     if request.method is None and loaded.recipe is None:
         notes += ("the checkpoint names no reduction method, so the file merges nothing: name one with --method",)
-    return replace(result, notes=notes)
+    return replace(result, notes=notes + result.notes)
 
 
 def _original_weights(request: ExportRequest) -> Mapping[str, Tensor]:

@@ -23,17 +23,21 @@ from tmdeploy.card.metadata import (
 )
 from tmdeploy.card.recipe import Recipe
 from tmdeploy.card.schedule import Step
-from tmdeploy.errors import ExportError
+from tmdeploy.errors import ExportError, TmdeployError
 from tmdeploy.export.program import BATCH, build_graph
 from tmdeploy.export.request import FileForm
 from tmdeploy.export.verify import verify_file
-from tmdeploy.graph.counts import SLOTS, add_runtime_schedule
-from tmdeploy.graph.functions import attach_bodies, inline_bodies
-from tmdeploy.graph.names import name_steps, rename_symbols
-from tmdeploy.graph.outputs import add_step_outputs
-from tmdeploy.graph.preprocess import fold_preprocessing
+from tmdeploy.graph.attach_bodies import AttachBodies
+from tmdeploy.graph.base import Pass, run_pass, run_passes
+from tmdeploy.graph.extra_outputs import ExtraOutputs
+from tmdeploy.graph.fold_preprocessing import FoldPreprocessing
+from tmdeploy.graph.inline_bodies import InlineBodies
+from tmdeploy.graph.name_steps import NameSteps
+from tmdeploy.graph.rename_symbols import RenameSymbols
+from tmdeploy.graph.runtime_schedule import SLOTS, RuntimeSchedule
 from tmdeploy.patching import Reduction, reduction_of
 from tmdeploy.report.schemas.validation import ValidationReport
+from tmdeploy.system.boundary import first_line
 from tmdeploy.system.files import atomic_path
 from tmdeploy.system.progress import Progress, silent
 
@@ -92,6 +96,7 @@ def write_file(subject: Subject, form: FileForm, progress: Progress = silent) ->
     """
     progress("tracing the model")
     model, metadata = _make_model(subject, form)
+    model, notes = _run_given(model, metadata, form)
     progress("writing the file")
     proto = _finish_model(model, metadata, form)
     with atomic_path(form.path) as temporary:
@@ -108,11 +113,11 @@ def write_file(subject: Subject, form: FileForm, progress: Progress = silent) ->
                 name=str(form.output),
                 progress=progress,
             )
-    return ExportResult(form.path, metadata, verification)
+    return ExportResult(form.path, metadata, verification, notes)
 
 
 def _make_model(subject: Subject, form: FileForm) -> tuple[ir.Model, ArtifactMetadata]:
-    """Trace the module into a graph, with named steps and the runtime schedule."""
+    """Trace the module into a graph, and run the export's own passes."""
     module, recipe, config = subject.module, subject.recipe, subject.architecture
     state = reduction_of(module)
     steps = recipe.steps(config.tokens, config.num_prefix)
@@ -129,41 +134,73 @@ def _make_model(subject: Subject, form: FileForm) -> tuple[ir.Model, ArtifactMet
         with_features="features" in form.outputs and config.num_classes > 0,
         with_size=with_size,
     )
-    symbols = _symbols(model, steps)
-    records = name_steps(model, recipe.spec, steps, num_prefix=config.num_prefix)
+    model, named = run_pass(model, NameSteps(recipe.spec, steps, config.num_prefix))
     if with_size:
         model.graph.outputs.pop()  # `size` is asked for below
-    rename_symbols(model, symbols)
+    if config.num_classes == 0:
+        model.graph.outputs[0].name = "features"
+    passes: list[Pass[ir.Model]] = [RenameSymbols(_symbols(model, steps))]
     if runtime:
         kind = recipe.spec.schedule_kind
         assert kind is not None  # noqa: S101 - `runtime` says so
-        add_runtime_schedule(
-            model,
-            kind=kind,
-            amounts=recipe.amounts,
-            tokens=config.tokens,
-            prefix=config.num_prefix,
-            fuse=recipe.spec.fuses,
+        passes.append(
+            RuntimeSchedule(
+                kind=kind,
+                amounts=recipe.amounts,
+                tokens=config.tokens,
+                prefix=config.num_prefix,
+                fuse=recipe.spec.fuses,
+            )
         )
-    if config.num_classes == 0:
-        model.graph.outputs[0].name = "features"
-    add_step_outputs(model, records, form.outputs)
-    return model, _metadata(subject, form, state, records, runtime=runtime)
+    passes.append(ExtraOutputs(named.records, form.outputs))
+    if form.with_preprocessing:
+        passes.append(FoldPreprocessing(subject.preprocessing))
+    model, _ = run_passes(model, [*passes, AttachBodies(form.opset)])
+    return model, _metadata(subject, form, state, named.records, runtime=runtime)
+
+
+def _run_given(model: ir.Model, metadata: ArtifactMetadata, form: FileForm) -> tuple[ir.Model, tuple[str, ...]]:
+    """Run the passes that the user named, each followed by a look at the tensors that the file's metadata will name.
+
+    Returns:
+        The model, and what they changed.
+
+    Raises:
+        ExportError: A pass failed, or took a step's tensor away.
+    """
+    said: list[str] = []
+    for one in form.given_passes():
+        try:
+            model, change = run_pass(model, one)
+        except TmdeployError:
+            raise
+        except Exception as error:
+            raise ExportError(
+                f"the graph pass '{one.name}' failed ({first_line(error)})", path=form.path, remedy="Export without it"
+            ) from error
+        known = {value.name for node in model.graph for value in node.outputs}
+        known |= {value.name for value in model.graph.inputs}
+        gone = next((name for step in metadata.steps for name in step.tensors if name not in known), None)
+        if gone is not None:
+            raise ExportError(
+                f"the graph pass '{one.name}' took away the tensor '{gone}', by which a reduction step is found",
+                path=form.path,
+                remedy="Export without it",
+            )
+        said += [str(change), *change.notes]
+    return model, tuple(said)
 
 
 def _finish_model(model: ir.Model, metadata: ArtifactMetadata, form: FileForm) -> onnx.ModelProto:
-    """Bodies, preprocessing, metadata; checked by the ONNX checker and shape inference.
+    """Metadata, and one file; checked by the ONNX checker and shape inference.
 
     Raises:
         ExportError: The model is over protobuf's 2 GiB, or the checker refuses it.
     """
-    if form.with_preprocessing:
-        fold_preprocessing(model, metadata.preprocessing)
     model.producer_name, model.producer_version = "tmdeploy", tmdeploy.__version__
     model.ir_version = 10
     model.metadata_props.clear()
     model.metadata_props[METADATA_KEY] = dump(metadata)
-    attach_bodies(model, form.opset)
     for node in model.graph:
         node.metadata_props.clear()  # torch's stack traces: paths of this machine
     size = sum(tensor.const_value.nbytes for tensor in model.graph.initializers.values() if tensor.const_value)
@@ -175,7 +212,7 @@ def _finish_model(model: ir.Model, metadata: ArtifactMetadata, form: FileForm) -
         )
     proto = ir.serde.serialize_model(model)
     if form.lowering == "portable":
-        proto = inline_bodies(proto)
+        proto, _ = run_pass(proto, InlineBodies())
     try:
         onnx.checker.check_model(proto)
         onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
 
 Shape = tuple[int | str | None, ...]
+STANDARD = {"", "ai.onnx"}  # the two ways to write the domain of the standard operators
 
 NOT_ONNX = "is no ONNX file, or a truncated one"
 AGAIN = "Export it again"
@@ -85,6 +86,31 @@ def check_there(path: Path) -> None:
         raise ArtifactError("no such file", path=path, remedy="Check the path")
     if path.stat().st_size == 0:
         raise ArtifactError("is empty", path=path, remedy=AGAIN)
+
+
+def standard_opset(model: onnx.ModelProto) -> int:
+    """Version of the standard operators; 1 where the file does not say."""
+    return next((entry.version for entry in model.opset_import if entry.domain in STANDARD), 1)
+
+
+def image_input(model: onnx.ModelProto, path: Path) -> onnx.ValueInfoProto:
+    """The one input that takes images, [batch, ...] with three more sides.
+
+    Raises:
+        ArtifactError: There is none, or another one beside it.
+    """
+    defaults = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in defaults]
+    shapes = [value.type.tensor_type.shape.dim for value in inputs]
+    if len(inputs) != 1 or len(shapes[0]) != 4:
+        text = ", ".join(f"{value.name} ({len(shape)}-D)" for value, shape in zip(inputs, shapes, strict=True))
+        raise ArtifactError(
+            f"takes {text or 'nothing'}, not one batch of images",
+            path=path,
+            remedy="Give a model with a single 4-dimensional image input",
+        )
+    found: onnx.ValueInfoProto = inputs[0]
+    return found
 
 
 def check_ports(

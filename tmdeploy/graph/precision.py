@@ -14,9 +14,10 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from tmdeploy.card.metadata import ArtifactMetadata, StepRecord
+from tmdeploy.card.metadata import StepRecord
 from tmdeploy.errors import ArtifactError, UsageError
 from tmdeploy.graph import keep
+from tmdeploy.graph.base import Change
 from tmdeploy.graph.planners import made_of, named_values, only_for, passing, signals, step_nodes
 from tmdeploy.ops import DOMAIN
 
@@ -30,23 +31,6 @@ _FP16_MAX = 65504.0
 _SCALE_RTOL = 1 / 256  # half a step of int8 at full scale
 
 
-@dataclass(frozen=True)
-class Conversion:
-    """What was done.
-
-    Attributes:
-        narrowed: Nodes that now compute in the low precision.
-        kept: Floating-point nodes that still compute in fp32.
-        casts: Casts that were inserted.
-        clipped: Names of weights with values beyond fp16, which were clipped.
-    """
-
-    narrowed: int
-    kept: int
-    casts: int
-    clipped: tuple[str, ...] = ()
-
-
 def parse_keep(text: str | None) -> tuple[str, ...]:
     """`planner,Erf` replaces the default set; `+Erf,-softmax` widens and narrows it.
 
@@ -56,42 +40,50 @@ def parse_keep(text: str | None) -> tuple[str, ...]:
     return keep.parse_keep(text, GROUPS, "--keep-fp32")
 
 
-def convert(
-    model: onnx.ModelProto, precision: str, kept: Sequence[str], metadata: ArtifactMetadata | None, *, path: str
-) -> tuple[onnx.ModelProto, Conversion]:
-    """Convert an fp32 model. Inputs and outputs keep their types.
+@dataclass(frozen=True)
+class ConvertPrecision:
+    """Convert an fp32 model, as exported: function bodies not yet inlined. Inputs and outputs keep their types.
 
-    Args:
-        model: As exported, function bodies not yet inlined.
+    Attributes:
         precision: `fp16` or `bf16`.
         kept: What stays in fp32: groups (`GROUPS`), op types, or patterns of node names.
-        metadata: Says where the reduction steps are.
+        steps: Where the reduction steps are.
         path: For messages.
-
-    Raises:
-        UsageError: An entry of `kept` that fits no node.
-        ArtifactError: Control flow, or tensors of unknown type.
     """
-    inferred = onnx.shape_inference.infer_shapes(model)
-    graph = ir.serde.deserialize_model(inferred)
-    steps = metadata.steps if metadata is not None else ()
-    wide = _wide_nodes(graph.graph, kept, steps)
-    converter = _Converter(graph.graph, _TYPES[precision], wide, keep_sizes="size" in kept, path=path)
-    done = converter.run()
-    return ir.serde.serialize_model(graph), done
+
+    precision: str
+    kept: Sequence[str]
+    steps: Sequence[StepRecord]
+    path: str
+    name = "convert-precision"
+
+    def __call__(self, model: onnx.ModelProto) -> tuple[onnx.ModelProto, Change]:
+        """Another model. The change counts nodes that now compute in the low precision, and those still in fp32.
+
+        Raises:
+            UsageError: An entry of `kept` that fits no node.
+            ArtifactError: Control flow, or tensors of unknown type.
+        """
+        inferred = onnx.shape_inference.infer_shapes(model)
+        converted = ir.serde.deserialize_model(inferred)
+        wide = _wide_nodes(converted.graph, self.kept, self.steps)
+        converter = _Converter(converted.graph, _TYPES[self.precision], wide, path=self.path)
+        counts = converter.run()
+        notes: tuple[str, ...] = ()
+        if converter.clipped:
+            notes = (f"weights beyond fp16 were clipped to 65504: {', '.join(converter.clipped)}",)
+        done = Change(self.name, f"nodes compute in {self.precision}", counts, notes)
+        return ir.serde.serialize_model(converted), done
 
 
 class _Converter:
-    def __init__(
-        self, graph: ir.Graph, low: ir.DataType, wide: Collection[ir.Node], *, keep_sizes: bool, path: str
-    ) -> None:
+    def __init__(self, graph: ir.Graph, low: ir.DataType, wide: Collection[ir.Node], *, path: str) -> None:
         self._graph, self._low, self._wide, self._path = graph, low, set(wide), path
-        self._keep_sizes = keep_sizes
         self._casted: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
-        self._clipped: list[str] = []
+        self.clipped: list[str] = []  # weights with values beyond fp16
         self._casts = 0
 
-    def run(self) -> Conversion:
+    def run(self) -> dict[str, int]:
         narrowed = kept = 0
         for node in list(self._graph):
             if any(
@@ -120,7 +112,7 @@ class _Converter:
         for name, value in list(self._graph.initializers.items()):
             if not value.uses() and not value.is_graph_input() and not value.is_graph_output():
                 del self._graph.initializers[name]  # its low-precision copy took its place
-        return Conversion(narrowed, kept, self._casts, tuple(self._clipped))
+        return {"narrowed": narrowed, "kept": kept, "casts": self._casts}
 
     def _low_ports(self, node: ir.Node) -> tuple[set[int], set[int]]:
         """Positions of inputs and outputs that are of the low precision."""
@@ -171,7 +163,7 @@ class _Converter:
         finite = np.isfinite(numbers)
         if dtype == ir.DataType.FLOAT16 and np.abs(numbers[finite]).max(initial=0.0) > _FP16_MAX:
             numbers = np.where(finite, np.clip(numbers, -_FP16_MAX, _FP16_MAX), numbers)
-            self._clipped.append(str(value.name))
+            self.clipped.append(str(value.name))
         name = f"{value.name}_{dtype.name.lower()}"
         tensor = ir.tensor(numbers.astype(dtype.numpy()), dtype=dtype, name=name)
         fresh = ir.Value(name=name, shape=value.shape, type=ir.TensorType(dtype), const_value=tensor)

@@ -7,6 +7,7 @@ which each reduction is a slice of the first M tokens, is the most that merging 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -17,65 +18,73 @@ from onnx_ir.passes import common as passes
 from tmdeploy.card.metadata import METADATA_KEY, ArtifactMetadata, StepRecord, dump
 from tmdeploy.card.recipe import Recipe
 from tmdeploy.errors import ArtifactError
+from tmdeploy.graph.base import Change
 
 Kind = Literal["unmerged", "free-merge"]
 
 
-def make_twin(
-    model: onnx.ModelProto, metadata: ArtifactMetadata, kind: Kind, amounts: Sequence[int] | None = None
-) -> onnx.ModelProto:
-    """Build a twin; the given model is not changed.
+@dataclass(frozen=True)
+class MakeTwin:
+    """Build a twin: the same inputs (but no runtime schedule) and outputs, without reduction steps.
 
-    Args:
-        model: As exported, either lowering.
-        metadata: Its metadata.
+    Attributes:
         kind: Which twin. `free-merge` keeps the token counts, and drops the log-size bias along with the sizes.
+        metadata: Of the model, which is as exported, in either lowering.
         amounts: Schedule whose token counts a `free-merge` keeps; None takes the file's default.
-
-    Returns:
-        A model with the same inputs (but no runtime schedule) and outputs, without reduction steps.
-
-    Raises:
-        ArtifactError: A recorded tensor is not in the graph, or the file has a fixed schedule and so no unmerged twin.
     """
-    if kind == "unmerged" and metadata.steps and not metadata.runtime_schedule:
-        raise ArtifactError(
-            "has its token counts fixed in the graph, so it has no unmerged twin",
-            path=metadata.source_name,
-            remedy="Export it with --runtime-r, or compare with a file exported with --method none",
-        )
-    if amounts is not None:
-        metadata = _rescheduled(metadata, amounts)
-    twin = ir.serde.deserialize_model(model)
-    values = {str(value.name): value for node in twin.graph for value in node.outputs}
-    for step in metadata.steps:
-        missing = [name for name in (step.x_in, step.x_out) if name not in values]
-        if missing:
+
+    kind: Kind
+    metadata: ArtifactMetadata
+    amounts: Sequence[int] | None = None
+    name = "make-twin"
+
+    def __call__(self, model: onnx.ModelProto) -> tuple[onnx.ModelProto, Change]:
+        """Another model; the given one is not changed.
+
+        Raises:
+            ArtifactError: A recorded tensor is not in the graph, or the file has a fixed schedule and so no unmerged
+                twin.
+        """
+        metadata = self.metadata
+        if self.kind == "unmerged" and metadata.steps and not metadata.runtime_schedule:
             raise ArtifactError(
-                f"has no tensor '{missing[0]}', though its metadata names it", path=metadata.source_name
+                "has its token counts fixed in the graph, so it has no unmerged twin",
+                path=metadata.source_name,
+                remedy="Export it with --runtime-r, or compare with a file exported with --method none",
             )
-        before, after = values[step.x_in], values[step.x_out]
-        replacement = before if kind == "unmerged" else _first_tokens(before, step)
-        _replace_uses(after, replacement)
-        if step.size_out is not None:
-            _bypass_bias(values[step.size_out])
-    _fix_schedule(twin, metadata, kind)
-    passes.RemoveUnusedNodesPass()(twin)
-    passes.RemoveUnusedFunctionsPass()(twin)  # type: ignore[no-untyped-call]
-    _forget_shapes(twin)
-    bare = metadata.model_copy(
-        update={
-            "method": "none",
-            "method_options": {},
-            "schedule_kind": None,
-            "layers": (),
-            "schedule": (),
-            "runtime_schedule": False,
-            "steps": (),
-        }
-    )
-    twin.metadata_props[METADATA_KEY] = dump(bare)
-    return ir.serde.serialize_model(twin)
+        if self.amounts is not None:
+            metadata = _rescheduled(metadata, self.amounts)
+        twin = ir.serde.deserialize_model(model)
+        values = {str(value.name): value for node in twin.graph for value in node.outputs}
+        for step in metadata.steps:
+            missing = [name for name in (step.x_in, step.x_out) if name not in values]
+            if missing:
+                raise ArtifactError(
+                    f"has no tensor '{missing[0]}', though its metadata names it", path=metadata.source_name
+                )
+            before, after = values[step.x_in], values[step.x_out]
+            replacement = before if self.kind == "unmerged" else _first_tokens(before, step)
+            _replace_uses(after, replacement)
+            if step.size_out is not None:
+                _bypass_bias(values[step.size_out])
+        _fix_schedule(twin, metadata, self.kind)
+        passes.RemoveUnusedNodesPass()(twin)
+        passes.RemoveUnusedFunctionsPass()(twin)  # type: ignore[no-untyped-call]
+        _forget_shapes(twin)
+        bare = metadata.model_copy(
+            update={
+                "method": "none",
+                "method_options": {},
+                "schedule_kind": None,
+                "layers": (),
+                "schedule": (),
+                "runtime_schedule": False,
+                "steps": (),
+            }
+        )
+        twin.metadata_props[METADATA_KEY] = dump(bare)
+        change = Change(self.name, f"steps removed: the {self.kind} twin", {"steps": len(metadata.steps)})
+        return ir.serde.serialize_model(twin), change
 
 
 def _rescheduled(metadata: ArtifactMetadata, amounts: Sequence[int]) -> ArtifactMetadata:

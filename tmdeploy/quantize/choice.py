@@ -10,12 +10,12 @@ import onnx_ir as ir
 
 from tmdeploy.card.metadata import StepRecord
 from tmdeploy.errors import UsageError
+from tmdeploy.graph.insert_int8 import PRODUCTS
 from tmdeploy.graph.keep import matches
 from tmdeploy.graph.planners import deciding_nodes, signals, walk_up
 
 GROUPS = ("metric-source", "patch-embed", "head", "attention")
 DEFAULT_KEEP = ("attention",)
-PRODUCTS = ("MatMul", "Gemm", "Conv")
 
 
 @dataclass(frozen=True)

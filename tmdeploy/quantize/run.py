@@ -11,7 +11,6 @@ from time import perf_counter
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 import tmdeploy
@@ -21,11 +20,13 @@ from tmdeploy.card.metadata import METADATA_KEY, ArtifactMetadata, QuantizationR
 from tmdeploy.data.images import ImageReader, nothing_readable
 from tmdeploy.data.samples import ImageFiles
 from tmdeploy.errors import ExportError
-from tmdeploy.graph.lowering import name_nodes, standard_opset
+from tmdeploy.graph.base import Pass, run_pass, run_passes
+from tmdeploy.graph.insert_int8 import InsertInt8
+from tmdeploy.graph.name_nodes import NameNodes
+from tmdeploy.graph.onnx_file import read_onnx, standard_opset
+from tmdeploy.graph.to_float8 import ToFloat8
 from tmdeploy.quantize.calibrate import calibrate
 from tmdeploy.quantize.choice import Choice, choose
-from tmdeploy.quantize.float8 import to_float8
-from tmdeploy.quantize.insert import insert_int8
 from tmdeploy.quantize.request import QuantizeRequest, check_request, check_source
 from tmdeploy.quantize.split import Split, split_images
 from tmdeploy.report.schemas.quantize import Drop, KeptNode, QuantizeReport, StepAgreement
@@ -33,7 +34,6 @@ from tmdeploy.system.boundary import library_call
 from tmdeploy.system.ending import temporary_folder
 from tmdeploy.system.files import atomic_path, sha256
 from tmdeploy.system.progress import Progress, silent
-from tmdeploy.tensorrt.build.source import load_source
 from tmdeploy.validate import ValidationReport, validate
 
 _NOT_AS_EXPORTED = "Its graph is not as tmdeploy exports it: export it again"
@@ -57,11 +57,11 @@ def quantize(request: QuantizeRequest, progress: Progress = silent) -> QuantizeR
     """
     check_request(request)
     progress("reading the model")
-    model, found = load_source(request.model)
+    model, found = read_onnx(request.model)
     metadata = check_source(request, found, standard_opset(model))
     with library_call(request.model, "cannot be quantised", remedy=_NOT_AS_EXPORTED):
         onnx.checker.check_model(model)
-        name_nodes(model)
+        model, _ = run_pass(model, NameNodes())
         choice = choose(model, metadata.steps, request.keep_float)
     images = split_images(
         request.data,
@@ -168,17 +168,17 @@ def _quantized(
     metadata: ArtifactMetadata,
     record: QuantizationRecord,
 ) -> onnx.ModelProto:
-    done = insert_int8(model, choice, ranges)
+    passes: list[Pass[onnx.ModelProto]] = [InsertInt8(choice.quantized, ranges)]
     if record.scheme == "fp8":
-        to_float8(done, ir.serde.deserialize_model(model).graph)
+        passes.append(ToFloat8(model))
+    done, _ = run_passes(model, passes)
     stamped = metadata.model_copy(update={"precision": record.scheme, "quantization": record})
-    done.metadata_props[METADATA_KEY] = dump(stamped)
-    proto = ir.serde.serialize_model(done)
+    next(entry for entry in done.metadata_props if entry.key == METADATA_KEY).value = dump(stamped)
     try:
-        onnx.checker.check_model(proto, full_check=True)
+        onnx.checker.check_model(done, full_check=True)
     except Exception as error:
         raise ExportError(f"the quantised graph is not valid ({str(error).strip().splitlines()[0]})") from error
-    return proto
+    return done
 
 
 def _compare(request: QuantizeRequest, made: Path, images: Split, batch: int, progress: Progress) -> ValidationReport:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +12,9 @@ from numpy.typing import NDArray
 from tmdeploy.backends.base import OpensParts, StepTrace
 from tmdeploy.card.metadata import ArtifactMetadata, StepRecord
 from tmdeploy.errors import ArtifactError
+from tmdeploy.graph.base import run_pass
 from tmdeploy.graph.onnx_file import read_onnx
 from tmdeploy.system.boundary import library_call
-
-if TYPE_CHECKING:
-    import onnx
 
 
 @dataclass(frozen=True)
@@ -53,24 +50,23 @@ class TeacherForcing:
 
     def __init__(self, path: Path, metadata: ArtifactMetadata, parts: OpensParts) -> None:
         import onnx.shape_inference
-        import onnx.utils
+
+        from tmdeploy.graph.cut_step import CutStep
 
         self._metadata = metadata
         self.default_amounts = metadata.schedule
         self._parts = []
         model, _ = read_onnx(path)
         with library_call(path, "its steps cannot be cut out"):
-            extractor = onnx.utils.Extractor(onnx.shape_inference.infer_shapes(model))
+            model = onnx.shape_inference.infer_shapes(model)
         for step in metadata.steps:
-            inputs, outputs = _boundary(step, metadata)
+            cut = CutStep(step, metadata.schedule_kind if metadata.runtime_schedule else None)
             try:
-                part = extractor.extract_model(inputs, outputs)
-                known = {function.name for function in part.functions}
-                part.functions.extend(function for function in model.functions if function.name not in known)
-                opened = parts.open_part(_relaxed(part, metadata.schedule_kind).SerializeToString())
+                part, _ = run_pass(model, cut)
+                opened = parts.open_part(part.SerializeToString())
             except Exception as error:
                 raise ArtifactError(f"the step of block {step.block} cannot be cut out ({error})", path=path) from error
-            self._parts.append((step, opened, outputs))
+            self._parts.append((step, opened, cut.outputs))
 
     def compare(self, steps: Sequence[StepTrace], amounts: Sequence[int]) -> list[StepError]:
         """Feed the reference's tensors, compare what comes out.
@@ -120,26 +116,3 @@ def step_error(record: StepRecord, step: StepTrace, got: dict[str, NDArray[np.ge
         sizes = got[record.size_out].astype(np.float32)
         size_error = float(np.abs(sizes - step.size_out)[same].max(initial=0.0))
     return StepError(record.block, images, int((~same).sum()), x_error, size_error)
-
-
-def _boundary(step: StepRecord, metadata: ArtifactMetadata) -> tuple[list[str], list[str]]:
-    inputs = list(dict.fromkeys(name for name in (step.signal, step.metric, step.x_in, step.size_in) if name))
-    inputs.append("images")  # weights of methods without sizes take their batch size from it
-    if metadata.runtime_schedule:
-        inputs.append(str(metadata.schedule_kind))
-    outputs = [name for name in (step.map, step.index, step.x_out, step.size_out) if name]
-    return inputs, outputs
-
-
-def _relaxed(part: onnx.ModelProto, schedule: str | None) -> onnx.ModelProto:
-    """Forget the shapes of the cut's inputs, so that any batch and token count can be fed."""
-    for value in part.graph.input:
-        if value.name == schedule:  # as long as there are steps, whatever is fed
-            continue
-        for axis, dimension in enumerate(value.type.tensor_type.shape.dim):
-            dimension.Clear()
-            dimension.dim_param = f"{value.name}_{axis}"
-    del part.graph.value_info[:]
-    for value in part.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    return part

@@ -20,7 +20,7 @@ from tmdeploy.backends.base import Part, Runner
 from tmdeploy.backends.onnxruntime.runner import open_bodies
 from tmdeploy.card.metadata import ArtifactMetadata
 from tmdeploy.errors import ArtifactError, TmdeployError
-from tmdeploy.graph.onnx_file import read_onnx
+from tmdeploy.graph.onnx_file import read_onnx, standard_opset
 from tmdeploy.ops.bodies import MAX_OPSET, MIN_OPSET, function_body
 from tmdeploy.ops.spec import DOMAIN, MAX_PREFIX, OPS, VERSION
 from tmdeploy.system.boundary import first_line
@@ -103,9 +103,9 @@ def prove_ops(candidate: Runner, op_rtol: float) -> tuple[Realisation, ...]:
         found.append(_prove("native", model, calls, metadata, op_rtol, parts.open_part))
     with_body = {function.name: function for function in model.functions if function.domain == DOMAIN}
     if with_body:
-        path = candidate.path
+        path, opset = candidate.path, standard_opset(model)
         proved = _prove("bodies", model, calls, metadata, op_rtol, lambda part: open_bodies(part, path))
-        foreign = tuple(call.op for call in calls if not _as_we_write(with_body.get(call.op), call, _opset(model)))
+        foreign = tuple(call.op for call in calls if not _as_we_write(with_body.get(call.op), call, opset))
         found.append(Realisation(proved.name, proved.ops, proved.inputs, proved.wrong, foreign))
     return tuple(found)
 
@@ -266,7 +266,3 @@ def _as_we_write(function: onnx.FunctionProto | None, call: OpCall, opset: int) 
 def _text(node: onnx.NodeProto) -> tuple[object, ...]:
     attributes = sorted((entry.name, entry.SerializeToString(deterministic=True)) for entry in node.attribute)
     return node.op_type, node.domain, list(node.input), list(node.output), attributes
-
-
-def _opset(model: onnx.ModelProto) -> int:
-    return next((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), 0)

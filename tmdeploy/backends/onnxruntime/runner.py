@@ -18,12 +18,12 @@ from tmdeploy.backends.exported import (
     named_tensors,
     preprocessing_of,
     schedule_input,
-    with_step_outputs,
 )
 from tmdeploy.backends.facts import RunnerFacts
 from tmdeploy.backends.onnxruntime.session import CpuTarget, Target, make_session, run_session, running
 from tmdeploy.card.metadata import METADATA_KEY, ArtifactMetadata, parse
 from tmdeploy.errors import ArtifactError, DataError
+from tmdeploy.graph.base import run_pass
 from tmdeploy.graph.onnx_file import Shape, check_ports, read_onnx
 from tmdeploy.system.boundary import library_call
 
@@ -274,8 +274,10 @@ class OnnxRuntimeRunner(Runner):
 
     def _trace_session(self) -> Any:
         if self._traced is None:
+            from tmdeploy.graph.step_outputs import StepOutputs
+
             assert self.metadata is not None  # noqa: S101 - trace refused
-            model = with_step_outputs(self._load_proto(), self.metadata)
+            model, _ = run_pass(self._load_proto(), StepOutputs(self.metadata))
             self._traced = self._make_session(model.SerializeToString())
         return self._traced
 

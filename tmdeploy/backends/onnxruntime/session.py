@@ -15,7 +15,7 @@ from tmdeploy.backends.onnxruntime.defects import read_proto, refuse_what_crashe
 from tmdeploy.backends.onnxruntime.packages import oldest_runtime, telling
 from tmdeploy.card.metadata import ArtifactMetadata
 from tmdeploy.errors import ArtifactError, EnvironmentMissing, TmdeployError
-from tmdeploy.graph.onnx_file import AGAIN, NOT_ONNX, check_there
+from tmdeploy.graph.onnx_file import AGAIN, NOT_ONNX, check_there, standard_opset
 from tmdeploy.lazy import require
 from tmdeploy.native.library import NativeLibrary, ort_library
 from tmdeploy.system.boundary import first_line, foreign_run
@@ -183,7 +183,7 @@ def make_session(source: Path | bytes, *, path: Path, threads: int | None = None
 
 
 def _too_new(runtime: Any, source: Path | bytes, path: Path, newest: str) -> ArtifactError:
-    opset = next((entry.version for entry in read_proto(source).opset_import if entry.domain in {"", "ai.onnx"}), 0)
+    opset = standard_opset(read_proto(source))
     return ArtifactError(
         f"is of opset {opset}, and ONNX Runtime {runtime.__version__} reads up to opset {newest}",
         path=path,

@@ -11,18 +11,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tmdeploy.backends.exported import schedule_input, with_step_outputs
+from tmdeploy.backends.exported import schedule_input
 from tmdeploy.backends.onnxruntime.gpu import GpuTarget, cuda_options
 from tmdeploy.backends.onnxruntime.packages import CUDA, TENSORRT
 from tmdeploy.backends.onnxruntime.runner import Feeds, Input, OnnxRuntimeRunner, Outline, onnxruntime_type
 from tmdeploy.backends.onnxruntime.session import Target
 from tmdeploy.card.metadata import ArtifactMetadata
 from tmdeploy.errors import EnvironmentMissing, UsageError
-from tmdeploy.graph import lowering
+from tmdeploy.graph.base import Pass, run_pass, run_passes
+from tmdeploy.graph.expand_ops import ExpandOps
+from tmdeploy.graph.fix_input import FixInput
+from tmdeploy.graph.fix_shapes import FixShapes
+from tmdeploy.graph.name_nodes import NameNodes
+from tmdeploy.graph.narrow_doubles import NarrowDoubles
 from tmdeploy.graph.onnx_file import shape_of
+from tmdeploy.graph.step_outputs import StepOutputs
 from tmdeploy.native.trust import make_private_folder
 from tmdeploy.system.cache import user_cache
-from tmdeploy.tensorrt.build.source import image_input, load_source
+from tmdeploy.tensorrt.build.source import fixed_images, load_source
 
 if TYPE_CHECKING:
     import onnx
@@ -131,7 +137,7 @@ class OnnxRuntimeTensorrtRunner(OnnxRuntimeRunner):
                 "only, which do not keep planners in fp32",
                 remedy="Build an engine (tmdeploy build), or run it with --backend onnxruntime-cuda",
             )
-        images = image_input(proto, metadata, self.path)
+        images = fixed_images(proto, self.path)
         shape = shape_of(images)
         batch = shape[0] if isinstance(shape[0], int) else 1
         session = self._session_for(batch, None, traced=False)
@@ -157,9 +163,9 @@ class OnnxRuntimeTensorrtRunner(OnnxRuntimeRunner):
         key = (batch, schedule, traced)
         if key not in self._sessions:
             proto, metadata = self._load()
+            fixed = {fixed_images(proto, self.path).name: (batch,)}
             if traced and metadata is not None:
-                with_step_outputs(proto, metadata)
-            fixed = {image_input(proto, metadata, self.path).name: (batch,)}
+                proto, _ = run_pass(proto, StepOutputs(metadata))
             kind = metadata.schedule_kind if metadata is not None and metadata.runtime_schedule else None
             amounts = {str(kind): np.asarray(schedule, np.int64)} if schedule is not None else {}
             self._sessions[key] = self._make_session(lowered(proto, kind, amounts, fixed).SerializeToString())
@@ -183,22 +189,10 @@ def lowered(
         constants: Values of inputs that become constants.
         shapes: Leading dimensions of inputs.
     """
-    from onnx import numpy_helper
-
-    graph = model.graph
-    for name in {*constants, *(() if schedule is None else (schedule,))}:
-        if name in constants:
-            lowering.set_schedule_input(model, name, runtime=True)  # takes its default away
-            graph.initializer.append(numpy_helper.from_array(constants[name], name))
-        lowering.set_schedule_input(model, name, runtime=False)
-    for value in graph.input:
-        for side, size in zip(value.type.tensor_type.shape.dim, shapes.get(value.name, ()), strict=False):
-            side.ClearField("dim_param")
-            side.dim_value = size
-    lowering.name_nodes(model)
-    flat = lowering.inline_ops(model)
-    lowering.narrow_doubles(flat)
-    return flat
+    names = {*constants, *(() if schedule is None else (schedule,))}
+    passes: list[Pass[onnx.ModelProto]] = [FixInput(name, constants.get(name)) for name in names]
+    passes += [FixShapes(shapes), NameNodes(), ExpandOps(), NarrowDoubles()]
+    return run_passes(model, passes)[0]
 
 
 class FixedPart:

@@ -13,10 +13,16 @@ import onnx_ir as ir
 import tmdeploy
 from tmdeploy.card.metadata import ArtifactMetadata
 from tmdeploy.errors import ArtifactError, ExportError, UsageError
-from tmdeploy.graph import lowering
+from tmdeploy.graph.base import Pass, run_pass, run_passes
 from tmdeploy.graph.fingerprint import graph_sha256
+from tmdeploy.graph.fix_input import FixInput
+from tmdeploy.graph.fix_shapes import FixShapes
+from tmdeploy.graph.mark_plugins import PLUGIN_NAMESPACE
+from tmdeploy.graph.name_nodes import NameNodes
+from tmdeploy.graph.narrow_doubles import NarrowDoubles
 from tmdeploy.graph.planners import deciding_nodes
-from tmdeploy.graph.precision import convert
+from tmdeploy.graph.precision import ConvertPrecision
+from tmdeploy.graph.require_input import RequireInput
 from tmdeploy.native.tensorrt import BUILD_COMMAND
 from tmdeploy.native.trust import checked_library
 from tmdeploy.system.files import atomic_path, sha256
@@ -26,7 +32,7 @@ from tmdeploy.tensorrt.build.network import Prepared, configure, describe, parse
 from tmdeploy.tensorrt.build.progress import Cancel, make_monitor, run_cancellable
 from tmdeploy.tensorrt.build.request import BuildRequest, check_flavor, check_request
 from tmdeploy.tensorrt.build.roles import node_roles
-from tmdeploy.tensorrt.build.source import image_input, load_source
+from tmdeploy.tensorrt.build.source import fixed_images, load_source
 from tmdeploy.tensorrt.build.timing_cache import default_timing_cache, read_timing_cache, write_timing_cache
 from tmdeploy.tensorrt.build.token_ops import lower_ops, plugin_layers
 from tmdeploy.tensorrt.cuda.gpu import Gpu, find_gpu, gpu_or_none
@@ -131,7 +137,7 @@ def prepare(
         EnvironmentMissing, UnsupportedModel: The plugins that were asked for cannot be had.
     """
     path, notes = str(request.model), []
-    images = image_input(model, metadata, request.model)
+    images = fixed_images(model, request.model)
     _check_batch(images, request, path)
     schedule = None
     if request.schedule is not None:
@@ -151,24 +157,25 @@ def prepare(
         raise UsageError(
             f"--precision {precision}: the file is fp16 already", remedy="Export it with --precision fp32 first"
         )
+    passes: list[Pass[onnx.ModelProto]] = []
     if precision in {"fp16", "bf16"} and stored == "fp32":
-        model, done = convert(model, precision, request.keep_fp32, metadata, path=path)
-        if done.clipped:
-            notes.append(f"weights beyond fp16 were clipped to 65504: {', '.join(done.clipped)}")
+        steps = metadata.steps if metadata is not None else ()
+        passes.append(ConvertPrecision(precision, request.keep_fp32, steps, path))
     elif precision == "tf32":
         notes.append("tf32 holds for every matrix product, the planners' too: about 3 % of images get another plan")
     if metadata is not None and metadata.runtime_schedule and metadata.schedule_kind is not None:
-        lowering.set_schedule_input(model, metadata.schedule_kind, runtime=schedule is not None)
+        # TensorRT's parser knows no inputs with defaults: it takes those for constants
+        passes.append((RequireInput if schedule is not None else FixInput)(metadata.schedule_kind))
     sizes = {(profile.min, profile.max) for profile in request.profiles}
     if len(sizes) == 1 and all(profile.static for profile in request.profiles):
-        lowering.set_static_batch(model, images.name, request.profiles[0].opt)
+        passes.append(FixShapes({images.name: (request.profiles[0].opt,)}))
+    model, changes = run_passes(model, [*passes, NameNodes()])
     deciding = _deciding(model, metadata)
     lowered = lower_ops(model, request, toolkit, gpu)
-    notes += lowered.notes
-    if lowering.narrow_doubles(lowered.model):
-        notes.append("TensorRT has no float64: planners accumulate in fp32")
+    flat, narrowed = run_pass(lowered.model, NarrowDoubles())
+    notes += [*(note for change in changes for note in change.notes), *lowered.notes, *narrowed.notes]
     return Prepared(
-        model=lowered.model,
+        model=flat,
         images=images.name,
         precision=precision,
         quantized=quantized,
@@ -200,7 +207,6 @@ def _layer_file(layers: tuple[Layer, ...], prepared: Prepared, record: EngineRec
 def _deciding(model: onnx.ModelProto, metadata: ArtifactMetadata | None) -> tuple[str, ...]:
     if metadata is None or not metadata.steps:
         return ()
-    lowering.name_nodes(model)
     graph = ir.serde.deserialize_model(model).graph
     return tuple(str(node.name) for node in deciding_nodes(graph, metadata.steps))
 
@@ -269,7 +275,7 @@ def _load_plugin(builder: Any, plugin: Path, log: Log) -> None:
             path=plugin,
             remedy="Build it against this version, or leave out --plugin",
         )
-    names = {creator.name for creator in registry.all_creators if creator.plugin_namespace == lowering.PLUGIN_NAMESPACE}
+    names = {creator.name for creator in registry.all_creators if creator.plugin_namespace == PLUGIN_NAMESPACE}
     if not names:
         raise ArtifactError("has no plugins of tmdeploy", path=plugin, remedy="Give tmdeploy's own plugin library")
 

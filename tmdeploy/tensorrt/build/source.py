@@ -1,4 +1,4 @@
-"""Reading the ONNX file that becomes an engine, and refusing early what TensorRT would refuse late or get wrong."""
+"""Refusing early what TensorRT would refuse late or get wrong."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ import onnx
 
 from tmdeploy.card.metadata import ArtifactMetadata
 from tmdeploy.errors import ArtifactError
-from tmdeploy.graph.onnx_file import read_onnx
+from tmdeploy.graph.onnx_file import STANDARD, image_input, read_onnx
 from tmdeploy.ops import DOMAIN
-
-_STANDARD = {"", "ai.onnx"}
 
 
 def load_source(path: Path, content: bytes | None = None) -> tuple[onnx.ModelProto, ArtifactMetadata | None]:
-    """Read and check.
+    """Read the ONNX file that becomes an engine, and check its nodes.
 
     Args:
         path: The file.
@@ -32,32 +30,22 @@ def load_source(path: Path, content: bytes | None = None) -> tuple[onnx.ModelPro
     return model, metadata
 
 
-def image_input(model: onnx.ModelProto, metadata: ArtifactMetadata | None, path: Path) -> onnx.ValueInfoProto:
-    """The one input that takes images.
+def fixed_images(model: onnx.ModelProto, path: Path) -> onnx.ValueInfoProto:
+    """The one input that takes images, all of one size.
 
     Raises:
         ArtifactError: There is none, another one beside it, or its height or width is open.
     """
-    defaults = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in defaults]
-    shapes = [value.type.tensor_type.shape.dim for value in inputs]
-    if len(inputs) != 1 or len(shapes[0]) != 4:
-        text = ", ".join(f"{value.name} ({len(shape)}-D)" for value, shape in zip(inputs, shapes, strict=True))
-        raise ArtifactError(
-            f"takes {text or 'nothing'}, not one batch of images",
-            path=path,
-            remedy="Give a model with a single 4-dimensional image input",
-        )
-    open_sides = [axis for axis, side in enumerate(shapes[0]) if axis > 0 and not side.HasField("dim_value")]
-    if open_sides:
-        raise ArtifactError(
-            f"leaves dimension {open_sides[0]} of its images open; an engine takes one image size, that of its "
-            "position embeddings",
-            path=path,
-            remedy="Export it with --image-size, and build one engine for each size",
-        )
-    found: onnx.ValueInfoProto = inputs[0]
-    return found
+    images = image_input(model, path)
+    for axis, side in enumerate(images.type.tensor_type.shape.dim):
+        if axis > 0 and not side.HasField("dim_value"):
+            raise ArtifactError(
+                f"leaves dimension {axis} of its images open; an engine takes one image size, that of its "
+                "position embeddings",
+                path=path,
+                remedy="Export it with --image-size, and build one engine for each size",
+            )
+    return images
 
 
 def _check_nodes(model: onnx.ModelProto, path: Path) -> None:
@@ -67,13 +55,13 @@ def _check_nodes(model: onnx.ModelProto, path: Path) -> None:
         where = f"node '{node.name or node.output[0]}'"
         reductions = (a.s.decode(errors="replace") for a in node.attribute if a.name == "reduction" and a.s)
         reduction = next(reductions, "none")
-        if node.op_type in {"ScatterElements", "ScatterND"} and node.domain in _STANDARD and reduction != "none":
+        if node.op_type in {"ScatterElements", "ScatterND"} and node.domain in STANDARD and reduction != "none":
             raise ArtifactError(
                 f"{where} is a {node.op_type} with reduction '{reduction}', which TensorRT refuses or silently ignores",
                 path=path,
                 remedy="Export the model with tmdeploy export, which needs no scattered sums",
             )
-        if node.domain not in _STANDARD and (node.domain, node.op_type) not in functions:
+        if node.domain not in STANDARD and (node.domain, node.op_type) not in functions:
             known = node.domain == DOMAIN
             raise ArtifactError(
                 f"{where} is of the op {node.domain}::{node.op_type}, for which the file has no function body",

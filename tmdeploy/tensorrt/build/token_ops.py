@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import onnx
 
 from tmdeploy.errors import EnvironmentMissing, UnsupportedModel
-from tmdeploy.graph import lowering
+from tmdeploy.graph.base import run_pass, run_passes
+from tmdeploy.graph.expand_ops import ExpandOps
+from tmdeploy.graph.mark_plugins import MarkPlugins
+from tmdeploy.graph.name_nodes import NameNodes
 from tmdeploy.ops import DOMAIN
 from tmdeploy.system.files import sha256
 from tmdeploy.tensorrt.build.request import BuildRequest
@@ -46,7 +49,7 @@ def lower_ops(model: onnx.ModelProto, request: BuildRequest, toolkit: Toolkit, g
     """Make the ops of the domain plugin nodes if there are plugins, else their function bodies.
 
     Args:
-        model: Is changed.
+        model: Its nodes have names of their own; is changed.
         request: Says which plugins.
         toolkit: Of which full TensorRT has plugins.
         gpu: What the engine is built on.
@@ -55,15 +58,15 @@ def lower_ops(model: onnx.ModelProto, request: BuildRequest, toolkit: Toolkit, g
         EnvironmentMissing: Ahead-of-time plugins were asked for, and cannot be had here.
         UnsupportedModel: Ahead-of-time plugins were asked for, and there is none for a node.
     """
-    lowering.name_nodes(model)
     notes: tuple[str, ...] = ()
-    if not any(node.domain == DOMAIN for node in model.graph.node):
+    nodes = tuple(node.name for node in model.graph.node if node.domain == DOMAIN)
+    if not nodes:
         return Lowered(_standard(model), Vehicle.NONE)
     if toolkit.flavor is Flavor.RTX:
         if request.plugins == "auto":
             notes = ("TensorRT-RTX has no plugins: built from the function bodies (portable lowering)",)
     elif request.plugin is not None:
-        return Lowered(model, Vehicle.LIBRARY, lowering.mark_plugins(model))
+        return Lowered(run_pass(model, MarkPlugins())[0], Vehicle.LIBRARY, nodes)
     elif request.plugins == "auto" and request.options.version_compatible:
         notes = (_NOT_COMPATIBLE,)
     elif request.plugins != "none":
@@ -118,6 +121,4 @@ def plugin_layers(model: onnx.ModelProto, nodes: tuple[str, ...]) -> tuple[Plugi
 
 
 def _standard(model: onnx.ModelProto) -> onnx.ModelProto:
-    flat = lowering.inline_ops(model)
-    lowering.name_nodes(flat)
-    return flat
+    return run_passes(model, [ExpandOps(), NameNodes()])[0]

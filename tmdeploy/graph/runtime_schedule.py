@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
+
+from tmdeploy.graph.base import Change
 
 SLOTS, KEPT = "slots_", "kept_"  # probe inputs, one a step
 
@@ -55,56 +58,67 @@ class _Arithmetic:
         return output
 
 
-def add_runtime_schedule(
-    model: ir.Model, *, kind: str, amounts: Sequence[int], tokens: int, prefix: int, fuse: bool
-) -> None:
+@dataclass(frozen=True)
+class RuntimeSchedule:
     """Give the graph one optional input for the schedule, and compute every count from it.
 
     r: M = N - min(max(r, 0), (N - P) // 2). keep: K = P + max(1, min(keep, N - P)), and M = K + min(1, N - K) where a
     fused token is left behind, else M = K. N is the M of the step before.
 
-    Args:
-        model: As `build_graph` made it; changed in place.
+    Attributes:
         kind: Name of the new input, `r` or `keep`: int64 [steps], with the recipe's amounts as its default value.
         amounts: The default.
         tokens: Tokens that enter the first step.
         prefix: Prefix tokens P.
         fuse: Whether a step leaves a fused token.
     """
-    graph = model.graph
-    steps = len(amounts)
-    default = ir.tensor(np.array(amounts, dtype=np.int64), name=kind)
-    schedule = ir.Value(name=kind, shape=ir.Shape([steps]), type=ir.TensorType(ir.DataType.INT64), const_value=default)
-    probes = {str(value.name): value for value in graph.inputs if str(value.name).startswith((SLOTS, KEPT))}
-    for probe in probes.values():
-        graph.inputs.remove(probe)
-    graph.inputs.append(schedule)
-    graph.register_initializer(schedule)
 
-    maths = _Arithmetic(graph)
-    floor = maths.apply("Max", schedule, maths.constant(0 if kind == "r" else 1), name=f"{kind}_at_least")
-    floor.shape = ir.Shape([steps])
-    wanted = maths.split(floor, steps, kind) if steps > 1 else [floor]
-    current = maths.constant(tokens)
-    for number, amount in enumerate(wanted):
-        name = f"step_{number}"
-        patches = maths.apply("Sub", current, maths.constant(prefix), name=f"{name}_patches")
-        if kind == "r":
-            limit = maths.apply("Div", patches, maths.constant(2), name=f"{name}_limit")
-            removed = maths.apply("Min", amount, limit, name=f"{name}_removed")
-            total = maths.apply("Sub", current, removed, name=f"{name}_tokens")
-        else:
-            chosen = maths.apply("Min", amount, patches, name=f"{name}_chosen")
-            total = stay = maths.apply("Add", chosen, maths.constant(prefix), name=f"{name}_kept")
-            if fuse:
-                left = maths.apply("Sub", current, stay, name=f"{name}_left")
-                fused = maths.apply("Min", left, maths.constant(1), name=f"{name}_fused")
-                total = maths.apply("Add", stay, fused, name=f"{name}_tokens")
-                _replace(maths, probes[f"{KEPT}{number}"], stay, f"{name}_kept_slots")
-        _replace(maths, probes[f"{SLOTS}{number}"], total, f"{name}_slots")
-        current = total
-    first = graph[0]
-    graph.insert_before(first, maths.nodes)
+    kind: str
+    amounts: Sequence[int]
+    tokens: int
+    prefix: int
+    fuse: bool
+    name = "runtime-schedule"
+
+    def __call__(self, model: ir.Model) -> tuple[ir.Model, Change]:
+        """In place."""
+        graph = model.graph
+        steps = len(self.amounts)
+        default = ir.tensor(np.array(self.amounts, dtype=np.int64), name=self.kind)
+        int64 = ir.TensorType(ir.DataType.INT64)
+        schedule = ir.Value(name=self.kind, shape=ir.Shape([steps]), type=int64, const_value=default)
+        probes = {str(value.name): value for value in graph.inputs if str(value.name).startswith((SLOTS, KEPT))}
+        for probe in probes.values():
+            graph.inputs.remove(probe)
+        graph.inputs.append(schedule)
+        graph.register_initializer(schedule)
+
+        maths = _Arithmetic(graph)
+        floor = maths.apply("Max", schedule, maths.constant(0 if self.kind == "r" else 1), name=f"{self.kind}_at_least")
+        floor.shape = ir.Shape([steps])
+        wanted = maths.split(floor, steps, self.kind) if steps > 1 else [floor]
+        current = maths.constant(self.tokens)
+        for number, amount in enumerate(wanted):
+            name = f"step_{number}"
+            patches = maths.apply("Sub", current, maths.constant(self.prefix), name=f"{name}_patches")
+            if self.kind == "r":
+                limit = maths.apply("Div", patches, maths.constant(2), name=f"{name}_limit")
+                removed = maths.apply("Min", amount, limit, name=f"{name}_removed")
+                total = maths.apply("Sub", current, removed, name=f"{name}_tokens")
+            else:
+                chosen = maths.apply("Min", amount, patches, name=f"{name}_chosen")
+                total = stay = maths.apply("Add", chosen, maths.constant(self.prefix), name=f"{name}_kept")
+                if self.fuse:
+                    left = maths.apply("Sub", current, stay, name=f"{name}_left")
+                    fused = maths.apply("Min", left, maths.constant(1), name=f"{name}_fused")
+                    total = maths.apply("Add", stay, fused, name=f"{name}_tokens")
+                    _replace(maths, probes[f"{KEPT}{number}"], stay, f"{name}_kept_slots")
+            _replace(maths, probes[f"{SLOTS}{number}"], total, f"{name}_slots")
+            current = total
+        first = graph[0]
+        graph.insert_before(first, maths.nodes)
+        counts = {"steps": steps, "probes": len(probes), "nodes": len(maths.nodes)}
+        return model, Change(self.name, f"token counts come from the input '{self.kind}'", counts)
 
 
 def _replace(maths: _Arithmetic, probe: ir.Value, count: ir.Value, name: str) -> None:
