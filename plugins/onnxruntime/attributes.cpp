@@ -14,31 +14,34 @@ bool forgive(OrtStatusPtr status) {
 
 }  // namespace
 
-OrtStatusPtr attribute(const OrtKernelInfo* info, const char* name, std::int64_t otherwise, std::int64_t& out) {
-  if (forgive(api().KernelInfoGetAttribute_int64(info, name, &out))) out = otherwise;
-  return nullptr;
+void attribute(const OrtKernelInfo* info, const char* name, std::int64_t& out) {
+  std::int64_t value = 0;
+  if (!forgive(api().KernelInfoGetAttribute_int64(info, name, &value))) out = value;
 }
 
-OrtStatusPtr attribute(const OrtKernelInfo* info, const char* name, float otherwise, float& out) {
-  if (forgive(api().KernelInfoGetAttribute_float(info, name, &out))) out = otherwise;
-  return nullptr;
+void attribute(const OrtKernelInfo* info, const char* name, float& out) {
+  float value = 0;
+  if (!forgive(api().KernelInfoGetAttribute_float(info, name, &value))) out = value;
 }
 
-OrtStatusPtr choice(const OrtKernelInfo* info, const char* op, const char* name,
-                    std::initializer_list<const char*> values, std::size_t otherwise, std::size_t& out) {
+void attribute(const OrtKernelInfo* info, const char* name, bool& out) {
+  std::int64_t value = out ? 1 : 0;
+  attribute(info, name, value);
+  out = value != 0;
+}
+
+OrtStatusPtr choice(const OrtKernelInfo* info, const char* op, const char* name, const char* const* values,
+                    std::size_t count, std::int32_t& out) {
   char text[64] = {};
   std::size_t size = 0;
-  out = otherwise;
   if (forgive(api().KernelInfoGetAttribute_string(info, name, nullptr, &size))) return nullptr;
   if (size <= sizeof text) {
     TMDEPLOY_RETURN_IF_ERROR(api().KernelInfoGetAttribute_string(info, name, text, &size));
-    std::size_t position = 0;
-    for (const char* value : values) {
-      if (std::strcmp(value, text) == 0) {
-        out = position;
+    for (std::size_t position = 0; position < count; ++position) {
+      if (std::strcmp(values[position], text) == 0) {
+        out = static_cast<std::int32_t>(position);
         return nullptr;
       }
-      ++position;
     }
   }
   return failure(ORT_INVALID_ARGUMENT, std::string(op) + ": unknown " + name + " '" + text + "'");

@@ -39,7 +39,7 @@ class CustomOp : public OrtCustomOp {
     GetOutputCharacteristic = [](const OrtCustomOp* op, std::size_t i) { return kind(self(op).outputs_[i]); };
     GetVariadicInputMinArity = GetVariadicOutputMinArity = [](const OrtCustomOp*) { return 0; };
     GetVariadicInputHomogeneity = GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 0; };
-    GetStartVersion = GetEndVersion = [](const OrtCustomOp*) { return 1; };
+    GetStartVersion = GetEndVersion = [](const OrtCustomOp*) { return TM_OP_SET_VERSION; };
     const bool may_lack_inputs = std::any_of(inputs_.begin(), inputs_.end(), [](const Argument& a) { return a.optional; });
     if constexpr (Kernel::kInfers) {
       if (!may_lack_inputs || infers_with_absent_inputs()) {

@@ -9,7 +9,7 @@ using tmdeploy::ort::api;
 
 // Made once and never freed: sessions keep pointers to it, and may outlive any moment at which we could tell.
 OrtStatusPtr make_domain(OrtCustomOpDomain*& domain) {
-  if (OrtStatusPtr status = api().CreateCustomOpDomain("tmdeploy", &domain)) return status;
+  if (OrtStatusPtr status = api().CreateCustomOpDomain(tmdeploy::kDomain, &domain)) return status;
   OrtStatusPtr status = nullptr;
   tmdeploy::ort::add_token_match(domain, status);
   tmdeploy::ort::add_token_select(domain, status);

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <string>
+#include <type_traits>
 
 #include "kernels/common/op_params.h"
 #include "kernels/cpu/parallel.h"
@@ -93,12 +94,31 @@ class Scratch {
   void* memory_ = nullptr;
 };
 
-// An attribute, or its default where the node does not carry it.
-OrtStatusPtr attribute(const OrtKernelInfo* info, const char* name, std::int64_t otherwise, std::int64_t& out);
-OrtStatusPtr attribute(const OrtKernelInfo* info, const char* name, float otherwise, float& out);
+// An attribute of a node; what it does not carry stays as it is.
+void attribute(const OrtKernelInfo* info, const char* name, std::int64_t& out);
+void attribute(const OrtKernelInfo* info, const char* name, float& out);
+void attribute(const OrtKernelInfo* info, const char* name, bool& out);
 
 // A string attribute as the position of its value among `values`.
-OrtStatusPtr choice(const OrtKernelInfo* info, const char* op, const char* name,
-                    std::initializer_list<const char*> values, std::size_t otherwise, std::size_t& out);
+OrtStatusPtr choice(const OrtKernelInfo* info, const char* op, const char* name, const char* const* values,
+                    std::size_t count, std::int32_t& out);
+
+// All attributes of a node.
+template <class Attributes>
+OrtStatusPtr read_attributes(const OrtKernelInfo* info, const char* op, Attributes& out) {
+  OrtStatusPtr status = nullptr;
+  Attributes::each(out, [&](const char* name, auto& value) {
+    using Value = std::decay_t<decltype(value)>;
+    if (status != nullptr) return;
+    if constexpr (std::is_enum_v<Value>) {
+      auto position = static_cast<std::int32_t>(value);
+      status = choice(info, op, name, Spelling<Value>::kAll, choice_count<Value>(), position);
+      value = static_cast<Value>(position);
+    } else {
+      attribute(info, name, value);
+    }
+  });
+  return status;
+}
 
 }  // namespace tmdeploy::ort

@@ -13,14 +13,7 @@ class TokenMatch {
   static constexpr bool kInfers = true;
 
   OrtStatusPtr init(const OrtKernelInfo* info) {
-    std::size_t order = 0;
-    std::int64_t deterministic = 1;
-    TMDEPLOY_RETURN_IF_ERROR(attribute(info, "num_prefix", 1, params_.num_prefix));
-    TMDEPLOY_RETURN_IF_ERROR(attribute(info, "metric_eps", 0.0F, params_.metric_eps));
-    TMDEPLOY_RETURN_IF_ERROR(attribute(info, "deterministic", 1, deterministic));
-    TMDEPLOY_RETURN_IF_ERROR(choice(info, kName, "order", {"tome", "tome_unsorted"}, 0, order));
-    params_.deterministic = deterministic != 0;
-    params_.order = static_cast<MatchOrder>(order);
+    TMDEPLOY_RETURN_IF_ERROR(read_attributes(info, kName, attributes_));
     return device_.init(info);
   }
 
@@ -29,11 +22,7 @@ class TokenMatch {
     Tensor slots;
     TMDEPLOY_RETURN_IF_ERROR(input(context, 0, 3, "metric", metric));
     TMDEPLOY_RETURN_IF_ERROR(input(context, 1, 1, "slots", slots));
-    MatchParams params = params_;
-    params.batch = metric.dims[0];
-    params.tokens = metric.dims[1];
-    params.channels = metric.dims[2];
-    params.slots = slots.dims[0];
+    const MatchParams params{attributes_, metric.dims[0], metric.dims[1], metric.dims[2], slots.dims[0]};
     if (const char* wrong = problem(params)) {
       return failure(ORT_INVALID_ARGUMENT, std::string("TokenMatch: ") + wrong + ": metric " + describe(metric) + ", " +
                                                std::to_string(params.slots) + " slots, num_prefix " +
@@ -53,7 +42,7 @@ class TokenMatch {
   }
 
  private:
-  MatchParams params_{};
+  MatchAttributes attributes_;
   Device device_;
 };
 

@@ -13,10 +13,7 @@ class TokenReduce {
   static constexpr bool kInfers = true;
 
   OrtStatusPtr init(const OrtKernelInfo* info) {
-    std::size_t mode = 0;
-    TMDEPLOY_RETURN_IF_ERROR(
-        choice(info, kName, "mode", {"wmean", "sum", "anchor", "mean", "max", "mlerp", "mlerp_anchor"}, 0, mode));
-    mode_ = static_cast<ReduceMode>(mode);
+    TMDEPLOY_RETURN_IF_ERROR(read_attributes(info, kName, attributes_));
     return device_.init(info);
   }
 
@@ -29,7 +26,7 @@ class TokenReduce {
     TMDEPLOY_RETURN_IF_ERROR(input(context, 1, 2, "map", map));
     TMDEPLOY_RETURN_IF_ERROR(input(context, 2, 2, "index", index));
     TMDEPLOY_RETURN_IF_ERROR(optional_input(context, 3, 2, "weight", weight));
-    const ReduceParams params{x.dims[0], x.dims[1], index.dims[1], x.dims[2], mode_};
+    const ReduceParams params{attributes_, x.dims[0], x.dims[1], index.dims[1], x.dims[2]};
     const auto per_token = [&](const Tensor& t) { return t.dims[0] == params.batch && t.dims[1] == params.tokens; };
     if (!per_token(map) || index.dims[0] != params.batch || (weight && !per_token(weight))) {
       return failure(ORT_INVALID_ARGUMENT,
@@ -52,7 +49,7 @@ class TokenReduce {
   }
 
  private:
-  ReduceMode mode_ = ReduceMode::kWmean;
+  ReduceAttributes attributes_;
   Device device_;
 };
 

@@ -12,17 +12,7 @@ class TokenSelect {
   static constexpr bool kInfers = false;  // before ONNX Runtime 1.24 it could not: infers_with_absent_inputs
 
   OrtStatusPtr init(const OrtKernelInfo* info) {
-    std::size_t leftover = 0;
-    std::size_t order = 0;
-    std::int64_t deterministic = 1;
-    TMDEPLOY_RETURN_IF_ERROR(attribute(info, "num_prefix", 1, params_.num_prefix));
-    TMDEPLOY_RETURN_IF_ERROR(attribute(info, "metric_eps", 0.0F, params_.metric_eps));
-    TMDEPLOY_RETURN_IF_ERROR(attribute(info, "deterministic", 1, deterministic));
-    TMDEPLOY_RETURN_IF_ERROR(choice(info, kName, "leftover", {"drop", "fuse", "nearest"}, 0, leftover));
-    TMDEPLOY_RETURN_IF_ERROR(choice(info, kName, "order", {"score", "index"}, 0, order));
-    params_.deterministic = deterministic != 0;
-    params_.leftover = static_cast<Leftover>(leftover);
-    params_.order = static_cast<SelectOrder>(order);
+    TMDEPLOY_RETURN_IF_ERROR(read_attributes(info, kName, attributes_));
     return device_.init(info);
   }
 
@@ -35,12 +25,8 @@ class TokenSelect {
     TMDEPLOY_RETURN_IF_ERROR(input(context, 1, 1, "slots", slots));
     TMDEPLOY_RETURN_IF_ERROR(optional_input(context, 2, 3, "metric", metric));
     TMDEPLOY_RETURN_IF_ERROR(optional_input(context, 3, 1, "kept", kept));
-    SelectParams params = params_;
-    params.batch = score.dims[0];
-    params.tokens = score.dims[1];
-    params.channels = metric ? metric.dims[2] : 0;
-    params.slots = slots.dims[0];
-    params.kept = kept ? kept.dims[0] : slots.dims[0];
+    const SelectParams params{attributes_,   score.dims[0], score.dims[1], metric ? metric.dims[2] : 0,
+                              slots.dims[0], kept ? kept.dims[0] : slots.dims[0]};
     const bool fuse = params.leftover == Leftover::kFuse;
     const char* wrong = problem(params);
     if (fuse != static_cast<bool>(kept)) wrong = "input kept belongs to leftover = fuse, and only to it";
@@ -62,7 +48,7 @@ class TokenSelect {
   }
 
  private:
-  SelectParams params_{};
+  SelectAttributes attributes_;
   Device device_;
 };
 

@@ -54,7 +54,7 @@ ov::OutputVector convert(const ov::frontend::NodeContext& node) {
 template <class Op>
 ov::Extension::Ptr from_onnx() {
   const ov::DiscreteTypeInfo& type = Op::get_type_info_static();
-  return std::make_shared<ov::frontend::onnx::ConversionExtension>(type.name, "tmdeploy", convert<Op>);
+  return std::make_shared<ov::frontend::onnx::ConversionExtension>(type.name, kDomain, convert<Op>);
 }
 
 std::vector<ov::Extension::Ptr> extensions() {

@@ -37,12 +37,10 @@ Scratch::Scratch(std::size_t bytes) : memory_(std::move(kept())) {
 
 Scratch::~Scratch() { kept() = std::move(memory_); }
 
-std::size_t choice(const ov::Node& op, const char* name, const std::string& value,
-                   std::initializer_list<const char*> values) {
-  std::size_t position = 0;
-  for (const char* candidate : values) {
-    if (value == candidate) return position;
-    ++position;
+std::int32_t choice(const ov::Node& op, const char* name, const std::string& value, const char* const* values,
+                    std::size_t count) {
+  for (std::size_t position = 0; position < count; ++position) {
+    if (value == values[position]) return static_cast<std::int32_t>(position);
   }
   NODE_VALIDATION_CHECK(&op, false, "unknown ", name, " '", value, "'");
 }

@@ -2,9 +2,9 @@
 #pragma once
 
 #include <cstddef>
-#include <initializer_list>
 #include <memory>
 #include <string>
+#include <type_traits>
 
 #include <openvino/op/op.hpp>
 
@@ -41,8 +41,27 @@ class Scratch {
 };
 
 // The position of `value` among `values`; throws where it is none of them.
-std::size_t choice(const ov::Node& op, const char* name, const std::string& value,
-                   std::initializer_list<const char*> values);
+std::int32_t choice(const ov::Node& op, const char* name, const std::string& value, const char* const* values,
+                    std::size_t count);
+
+// Shows a visitor the op's attributes as ONNX has them, and takes over what it sets; throws where that is no value.
+template <class Attributes>
+void visit(const ov::Node& op, ov::AttributeVisitor& visitor, Attributes& attributes) {
+  Attributes::each(attributes, [&](const char* name, auto& value) {
+    using Value = std::decay_t<decltype(value)>;
+    if constexpr (std::is_enum_v<Value>) {
+      std::string text = spelling(value);
+      visitor.on_attribute(name, text);
+      value = static_cast<Value>(choice(op, name, text, Spelling<Value>::kAll, choice_count<Value>()));
+    } else if constexpr (std::is_same_v<Value, bool>) {
+      std::int64_t number = value ? 1 : 0;
+      visitor.on_attribute(name, number);
+      value = number != 0;
+    } else {
+      visitor.on_attribute(name, value);
+    }
+  });
+}
 
 // The shape of an input, or `rank` unknown dimensions; throws where it has another rank.
 ov::PartialShape shape_of(const ov::Node& op, std::size_t input, std::size_t rank, const char* name);

@@ -3,19 +3,10 @@
 #include "openvino/token_ops.h"
 
 namespace tmdeploy::ov_ext {
-namespace {
-
-MatchOrder order_of(const ov::Node& op, const std::string& text) {
-  return static_cast<MatchOrder>(choice(op, "order", text, {"tome", "tome_unsorted"}));
-}
-
-}  // namespace
-
 void TokenMatch::validate_and_infer_types() {
   NODE_VALIDATION_CHECK(this, get_input_size() == 2, "takes metric and slots, not ", get_input_size(), " inputs");
   check_data(*this, 0, "metric");
   check_integers(*this, 1, "slots");
-  order_of(*this, order_);
   const ov::PartialShape metric = shape_of(*this, 0, 3, "metric");
   const ov::PartialShape slots = shape_of(*this, 1, 1, "slots");
   set_output_size(3);
@@ -26,29 +17,22 @@ void TokenMatch::validate_and_infer_types() {
 
 std::shared_ptr<ov::Node> TokenMatch::clone_with_new_inputs(const ov::OutputVector& inputs) const {
   auto made = std::make_shared<TokenMatch>(inputs);
-  made->num_prefix_ = num_prefix_;
-  made->order_ = order_;
-  made->metric_eps_ = metric_eps_;
-  made->deterministic_ = deterministic_;
+  made->attributes_ = attributes_;
   made->constructor_validate_and_infer_types();
   return made;
 }
 
 bool TokenMatch::visit_attributes(ov::AttributeVisitor& visitor) {
-  visitor.on_attribute("num_prefix", num_prefix_);
-  visitor.on_attribute("order", order_);
-  visitor.on_attribute("metric_eps", metric_eps_);
-  visitor.on_attribute("deterministic", deterministic_);
+  visit(*this, visitor, attributes_);
   return true;
 }
 
 bool TokenMatch::evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const {
   const ov::Tensor& metric = inputs[0];
-  const MatchParams params{dim(metric, 0), dim(metric, 1), dim(metric, 2),           dim(inputs[1], 0),
-                           num_prefix_,    order_of(*this, order_), metric_eps_, deterministic_ != 0};
+  const MatchParams params{attributes_, dim(metric, 0), dim(metric, 1), dim(metric, 2), dim(inputs[1], 0)};
   if (const char* wrong = problem(params)) {
     NODE_VALIDATION_CHECK(this, false, wrong, ": metric ", metric.get_shape(), ", ", params.slots,
-                          " slots, num_prefix ", num_prefix_);
+                          " slots, num_prefix ", params.num_prefix);
   }
   const ov::Shape per_token{metric.get_shape()[0], metric.get_shape()[1]};
   outputs[0].set_shape(per_token);

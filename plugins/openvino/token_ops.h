@@ -3,16 +3,17 @@
 #pragma once
 
 #include <memory>
-#include <string>
 
 #include <openvino/op/op.hpp>
+
+#include "kernels/common/op_attributes.h"
 
 namespace tmdeploy::ov_ext {
 
 // (metric, slots) -> map, index, sim
 class TokenMatch : public ov::op::Op {
  public:
-  OPENVINO_OP("TokenMatch", "tmdeploy")
+  OPENVINO_OP("TokenMatch", kDomain)
 
   TokenMatch() = default;
   explicit TokenMatch(const ov::OutputVector& inputs) : Op(inputs) {}
@@ -24,17 +25,14 @@ class TokenMatch : public ov::op::Op {
   bool evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const override;
 
  private:
-  std::int64_t num_prefix_ = 1;
-  std::string order_ = "tome";
-  float metric_eps_ = 0.0F;
-  std::int64_t deterministic_ = 1;
+  MatchAttributes attributes_;
 };
 
 // (score, slots[, metric][, kept]) -> map, index, sim, count. Inputs that are not given leave no gap: kept is there
 // where the leftover is fused, and the last then.
 class TokenSelect : public ov::op::Op {
  public:
-  OPENVINO_OP("TokenSelect", "tmdeploy")
+  OPENVINO_OP("TokenSelect", kDomain)
 
   TokenSelect() = default;
   explicit TokenSelect(const ov::OutputVector& inputs) : Op(inputs) {}
@@ -46,20 +44,16 @@ class TokenSelect : public ov::op::Op {
   bool evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const override;
 
  private:
-  bool fuses() const { return leftover_ == "fuse"; }
+  bool fuses() const { return attributes_.leftover == Leftover::kFuse; }
   bool has_metric() const { return get_input_size() > (fuses() ? 3U : 2U); }
 
-  std::int64_t num_prefix_ = 1;
-  std::string leftover_ = "drop";
-  std::string order_ = "score";
-  float metric_eps_ = 0.0F;
-  std::int64_t deterministic_ = 1;
+  SelectAttributes attributes_;
 };
 
 // (x, map, index[, weight]) -> y, wsum
 class TokenReduce : public ov::op::Op {
  public:
-  OPENVINO_OP("TokenReduce", "tmdeploy")
+  OPENVINO_OP("TokenReduce", kDomain)
 
   TokenReduce() = default;
   explicit TokenReduce(const ov::OutputVector& inputs) : Op(inputs) {}
@@ -71,7 +65,7 @@ class TokenReduce : public ov::op::Op {
   bool evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const override;
 
  private:
-  std::string mode_ = "wmean";
+  ReduceAttributes attributes_;
 };
 
 }  // namespace tmdeploy::ov_ext

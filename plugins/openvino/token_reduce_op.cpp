@@ -5,11 +5,6 @@
 namespace tmdeploy::ov_ext {
 namespace {
 
-ReduceMode mode_of(const ov::Node& op, const std::string& text) {
-  return static_cast<ReduceMode>(
-      choice(op, "mode", text, {"wmean", "sum", "anchor", "mean", "max", "mlerp", "mlerp_anchor"}));
-}
-
 void check_type(const ov::Node& op, std::size_t input, const ov::element::Type& wanted, const char* name) {
   const ov::element::Type& type = op.get_input_element_type(input);
   NODE_VALIDATION_CHECK(&op, type.compatible(wanted), name, " is of type ", type, ", not ", wanted);
@@ -20,7 +15,6 @@ void check_type(const ov::Node& op, std::size_t input, const ov::element::Type& 
 void TokenReduce::validate_and_infer_types() {
   NODE_VALIDATION_CHECK(this, get_input_size() == 3 || get_input_size() == 4,
                         "takes x, map, index and perhaps weight, not ", get_input_size(), " inputs");
-  mode_of(*this, mode_);
   check_data(*this, 0, "x");
   check_type(*this, 1, ov::element::i32, "map");
   check_type(*this, 2, ov::element::i32, "index");
@@ -38,13 +32,13 @@ void TokenReduce::validate_and_infer_types() {
 
 std::shared_ptr<ov::Node> TokenReduce::clone_with_new_inputs(const ov::OutputVector& inputs) const {
   auto made = std::make_shared<TokenReduce>(inputs);
-  made->mode_ = mode_;
+  made->attributes_ = attributes_;
   made->constructor_validate_and_infer_types();
   return made;
 }
 
 bool TokenReduce::visit_attributes(ov::AttributeVisitor& visitor) {
-  visitor.on_attribute("mode", mode_);
+  visit(*this, visitor, attributes_);
   return true;
 }
 
@@ -53,7 +47,7 @@ bool TokenReduce::evaluate(ov::TensorVector& outputs, const ov::TensorVector& in
   const ov::Tensor& map = inputs[1];
   const ov::Tensor& index = inputs[2];
   const ov::Tensor* const weight = inputs.size() > 3 ? &inputs[3] : nullptr;
-  const ReduceParams params{dim(x, 0), dim(x, 1), dim(index, 1), dim(x, 2), mode_of(*this, mode_)};
+  const ReduceParams params{attributes_, dim(x, 0), dim(x, 1), dim(index, 1), dim(x, 2)};
   const ov::Shape per_token{x.get_shape()[0], x.get_shape()[1]};
   NODE_VALIDATION_CHECK(
       this,

@@ -3,21 +3,7 @@
 #include "openvino/token_ops.h"
 
 namespace tmdeploy::ov_ext {
-namespace {
-
-Leftover leftover_of(const ov::Node& op, const std::string& text) {
-  return static_cast<Leftover>(choice(op, "leftover", text, {"drop", "fuse", "nearest"}));
-}
-
-SelectOrder order_of(const ov::Node& op, const std::string& text) {
-  return static_cast<SelectOrder>(choice(op, "order", text, {"score", "index"}));
-}
-
-}  // namespace
-
 void TokenSelect::validate_and_infer_types() {
-  leftover_of(*this, leftover_);
-  order_of(*this, order_);
   const std::size_t least = fuses() ? 3 : 2;
   const bool kept_or_not = get_input_size() == least || get_input_size() == least + 1;
   const bool kept_as_metric = kept_or_not && has_metric() && get_input_element_type(2).is_integral_number();
@@ -45,45 +31,29 @@ void TokenSelect::validate_and_infer_types() {
 
 std::shared_ptr<ov::Node> TokenSelect::clone_with_new_inputs(const ov::OutputVector& inputs) const {
   auto made = std::make_shared<TokenSelect>(inputs);
-  made->num_prefix_ = num_prefix_;
-  made->leftover_ = leftover_;
-  made->order_ = order_;
-  made->metric_eps_ = metric_eps_;
-  made->deterministic_ = deterministic_;
+  made->attributes_ = attributes_;
   made->constructor_validate_and_infer_types();
   return made;
 }
 
 bool TokenSelect::visit_attributes(ov::AttributeVisitor& visitor) {
-  visitor.on_attribute("num_prefix", num_prefix_);
-  visitor.on_attribute("leftover", leftover_);
-  visitor.on_attribute("order", order_);
-  visitor.on_attribute("metric_eps", metric_eps_);
-  visitor.on_attribute("deterministic", deterministic_);
+  visit(*this, visitor, attributes_);
   return true;
 }
 
 bool TokenSelect::evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const {
   const ov::Tensor& score = inputs[0];
   const ov::Tensor* const metric = has_metric() ? &inputs[2] : nullptr;
-  SelectParams params{};
-  params.batch = dim(score, 0);
-  params.tokens = dim(score, 1);
-  params.channels = metric != nullptr ? dim(*metric, 2) : 0;
-  params.slots = dim(inputs[1], 0);
-  params.kept = fuses() ? dim(inputs.back(), 0) : params.slots;
-  params.num_prefix = num_prefix_;
-  params.leftover = leftover_of(*this, leftover_);
-  params.order = order_of(*this, order_);
-  params.metric_eps = metric_eps_;
-  params.deterministic = deterministic_ != 0;
+  const SelectParams params{attributes_,       dim(score, 0),
+                            dim(score, 1),     metric != nullptr ? dim(*metric, 2) : 0,
+                            dim(inputs[1], 0), fuses() ? dim(inputs.back(), 0) : dim(inputs[1], 0)};
   const char* wrong = problem(params);
   if (metric != nullptr && (dim(*metric, 0) != params.batch || dim(*metric, 1) != params.tokens)) {
     wrong = "metric and score differ in images or tokens";
   }
   if (wrong != nullptr) {
     NODE_VALIDATION_CHECK(this, false, wrong, ": score ", score.get_shape(), ", ", params.slots, " slots, ",
-                          params.kept, " kept, num_prefix ", num_prefix_);
+                          params.kept, " kept, num_prefix ", params.num_prefix);
   }
   const ov::Shape per_token = score.get_shape();
   outputs[0].set_shape(per_token);

@@ -8,9 +8,14 @@
 
 #include <cstdint>
 #include <cstring>
+#include <deque>
+#include <limits>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <vector>
+
+#include "../kernels/common/op_attributes.h"
 
 namespace tmdeploy::tensorrt {
 
@@ -45,22 +50,40 @@ class Fields {
     throw PluginError(std::string(name) + " must be one number");
   }
 
-  // Position of the field's text in `choices`.
-  std::int32_t choice(const char* name, const std::vector<std::string>& choices, const char* otherwise) const {
-    const nvinfer1::PluginField* field = find(name);
-    std::string text = otherwise;
-    if (field != nullptr) {
-      if (field->type != nvinfer1::PluginFieldType::kCHAR || field->data == nullptr || field->length < 0)
-        throw PluginError(std::string(name) + " must be a text");
-      text.assign(static_cast<const char*>(field->data), static_cast<std::size_t>(field->length));
-      while (!text.empty() && text.back() == '\0') text.pop_back();  // some front ends count the terminator
-    }
-    for (std::size_t i = 0; i < choices.size(); ++i)
-      if (choices[i] == text) return static_cast<std::int32_t>(i);
-    throw PluginError(std::string(name) + " is '" + text + "', which is not known");
+  // All attributes of an op; a field that is missing leaves its default.
+  template <class Attributes>
+  Attributes attributes() const {
+    Attributes out;
+    Attributes::each(out, [&](const char* name, auto& value) { read(name, value); });
+    return out;
   }
 
  private:
+  void read(const char* name, float& value) const { value = real(name, value); }
+  void read(const char* name, bool& value) const { value = integer(name, value ? 1 : 0) != 0; }
+  void read(const char* name, std::int64_t& value) const {
+    value = integer(name, value);
+    if (value < 0) throw PluginError(std::string(name) + " is negative");
+    if (value > std::numeric_limits<std::int32_t>::max()) throw PluginError(std::string(name) + " is too large");
+  }
+
+  template <class Choice>
+  void read(const char* name, Choice& value) const {
+    const nvinfer1::PluginField* field = find(name);
+    if (field == nullptr) return;
+    if (field->type != nvinfer1::PluginFieldType::kCHAR || field->data == nullptr || field->length < 0)
+      throw PluginError(std::string(name) + " must be a text");
+    std::string text(static_cast<const char*>(field->data), static_cast<std::size_t>(field->length));
+    while (!text.empty() && text.back() == '\0') text.pop_back();  // some front ends count the terminator
+    for (std::size_t i = 0; i < choice_count<Choice>(); ++i) {
+      if (text == Spelling<Choice>::kAll[i]) {
+        value = static_cast<Choice>(i);
+        return;
+      }
+    }
+    throw PluginError(std::string(name) + " is '" + text + "', which is not known");
+  }
+
   template <class T>
   static T read(const nvinfer1::PluginField& field) {
     T value;
@@ -79,18 +102,31 @@ class Fields {
   const nvinfer1::PluginFieldCollection* collection_;
 };
 
-// Fields to serialise. Points into the plugin's attributes, which must outlive it.
+// Fields to serialise; owns what they point to.
 class FieldList {
  public:
-  void clear() { fields_.clear(); }
-  void add(const char* name, const std::int32_t& value) {
-    fields_.emplace_back(name, &value, nvinfer1::PluginFieldType::kINT32, 1);
+  void clear() {
+    fields_.clear();
+    integers_.clear();
+    reals_.clear();
   }
-  void add(const char* name, const float& value) {
-    fields_.emplace_back(name, &value, nvinfer1::PluginFieldType::kFLOAT32, 1);
+  void add(const char* name, std::int32_t value) {
+    fields_.emplace_back(name, &integers_.emplace_back(value), nvinfer1::PluginFieldType::kINT32, 1);
   }
-  void add(const char* name, const std::string& value) {
-    fields_.emplace_back(name, value.data(), nvinfer1::PluginFieldType::kCHAR, static_cast<std::int32_t>(value.size()));
+  template <class Attributes>
+  void add_all(const Attributes& attributes) {
+    Attributes::each(attributes, [&](const char* name, const auto& value) {
+      using Value = std::decay_t<decltype(value)>;
+      if constexpr (std::is_enum_v<Value>) {
+        const char* text = spelling(value);
+        fields_.emplace_back(name, text, nvinfer1::PluginFieldType::kCHAR,
+                             static_cast<std::int32_t>(std::strlen(text)));
+      } else if constexpr (std::is_same_v<Value, float>) {
+        fields_.emplace_back(name, &reals_.emplace_back(value), nvinfer1::PluginFieldType::kFLOAT32, 1);
+      } else {
+        add(name, static_cast<std::int32_t>(value));
+      }
+    });
   }
   const nvinfer1::PluginFieldCollection* collection() {
     collection_.nbFields = static_cast<std::int32_t>(fields_.size());
@@ -100,7 +136,25 @@ class FieldList {
 
  private:
   std::vector<nvinfer1::PluginField> fields_;
+  std::deque<std::int32_t> integers_;  // a deque leaves its elements where they are
+  std::deque<float> reals_;
   nvinfer1::PluginFieldCollection collection_{};
 };
+
+// Names and types of an op's attributes, as a creator lists them.
+template <class Attributes>
+std::vector<nvinfer1::PluginField> field_names() {
+  std::vector<nvinfer1::PluginField> names;
+  const Attributes defaults;
+  Attributes::each(defaults, [&](const char* name, const auto& value) {
+    using Value = std::decay_t<decltype(value)>;
+    names.emplace_back(name, nullptr,
+                       std::is_enum_v<Value>            ? nvinfer1::PluginFieldType::kCHAR
+                       : std::is_same_v<Value, float> ? nvinfer1::PluginFieldType::kFLOAT32
+                                                        : nvinfer1::PluginFieldType::kINT32,
+                       1);
+  });
+  return names;
+}
 
 }  // namespace tmdeploy::tensorrt

@@ -9,26 +9,11 @@ namespace tmdeploy::tensorrt {
 struct TokenMatchOp {
   static constexpr const char* kName = "TokenMatch";
 
-  PlannerAttributes planner;
-  std::string order;
+  MatchAttributes attributes;
   std::int32_t input_count = 2;
 
-  explicit TokenMatchOp(const Fields& fields)
-      : planner(fields), order(orders()[static_cast<std::size_t>(fields.choice("order", orders(), "tome"))]) {}
+  explicit TokenMatchOp(const Fields& fields) : attributes(fields.attributes<MatchAttributes>()) {}
 
-  static const std::vector<std::string>& orders() {
-    static const std::vector<std::string> names = {"tome", "tome_unsorted"};
-    return names;
-  }
-  static std::vector<nvinfer1::PluginField> field_names() {
-    std::vector<nvinfer1::PluginField> names = PlannerAttributes::field_names();
-    names.emplace_back("order", nullptr, nvinfer1::PluginFieldType::kCHAR, 1);
-    return names;
-  }
-  void list_fields(FieldList& list) const {
-    planner.list_fields(list);
-    list.add("order", order);
-  }
   static std::vector<Slot> inputs(std::int32_t count) {
     require(count == 2, "needs metric and slots");
     return {Slot::kData, Slot::kCount};
@@ -47,16 +32,7 @@ struct TokenMatchOp {
   }
 
   MatchParams params(const nvinfer1::Dims& metric, std::int64_t slots) const {
-    MatchParams p{};
-    p.batch = metric.d[0];
-    p.tokens = metric.d[1];
-    p.channels = metric.d[2];
-    p.slots = slots;
-    p.num_prefix = planner.num_prefix;
-    p.order = order == "tome" ? MatchOrder::kTome : MatchOrder::kTomeUnsorted;
-    p.metric_eps = planner.metric_eps;
-    p.deterministic = planner.deterministic != 0;
-    return p;
+    return {attributes, metric.d[0], metric.d[1], metric.d[2], slots};
   }
 
   std::size_t workspace(const DynamicPluginTensorDesc* in) const {

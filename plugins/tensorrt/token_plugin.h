@@ -18,8 +18,10 @@
 
 namespace tmdeploy::tensorrt {
 
-constexpr const char* kNamespace = "tmdeploy";
-constexpr const char* kVersion = "1";
+#define TM_TEXT_OF(number) #number
+#define TM_TEXT(number) TM_TEXT_OF(number)
+constexpr const char* kNamespace = kDomain;
+constexpr const char* kVersion = TM_TEXT(TM_OP_SET_VERSION);
 constexpr std::int32_t kFailed = 1;
 
 using nvinfer1::DataType;
@@ -79,9 +81,8 @@ inline bool allowed(Slot slot, DataType type) {
 
 // Op: a copyable struct with
 //   static constexpr const char* kName;
-//   static std::vector<nvinfer1::PluginField> field_names();
 //   explicit Op(const Fields&);                            throws PluginError
-//   void list_fields(FieldList&) const;
+//   attributes, a struct of op_attributes.h; input_count, kept beside them
 //   std::vector<Slot> inputs(int count) const;             throws where that many inputs do not fit
 //   static outputs(): std::vector<Slot>;  same_type(output): input whose type the output has, or -1
 //   void output_shapes(const DimsExprs* in, DimsExprs* out) const;
@@ -209,7 +210,7 @@ class TokenPlugin final : public nvinfer1::IPluginV3,
   const nvinfer1::PluginFieldCollection* getFieldsToSerialize() noexcept override {
     return guarded(Op::kName, static_cast<const nvinfer1::PluginFieldCollection*>(nullptr), [&] {
       fields_.clear();
-      op_.list_fields(fields_);
+      fields_.add_all(op_.attributes);
       fields_.add("input_count", op_.input_count);
       return fields_.collection();
     });
@@ -228,7 +229,8 @@ class TokenPlugin final : public nvinfer1::IPluginV3,
 template <class Op>
 class TokenPluginCreator final : public nvinfer1::IPluginCreatorV3One {
  public:
-  TokenPluginCreator() : fields_(Op::field_names()) {
+  TokenPluginCreator() : fields_(field_names<decltype(Op::attributes)>()) {
+    fields_.emplace_back("input_count", nullptr, nvinfer1::PluginFieldType::kINT32, 1);
     collection_.nbFields = static_cast<std::int32_t>(fields_.size());
     collection_.fields = fields_.data();
   }
@@ -246,31 +248,6 @@ class TokenPluginCreator final : public nvinfer1::IPluginCreatorV3One {
  private:
   std::vector<nvinfer1::PluginField> fields_;
   nvinfer1::PluginFieldCollection collection_{};
-};
-
-// Attributes and checks of both planners.
-struct PlannerAttributes {
-  std::int32_t num_prefix;
-  float metric_eps;
-  std::int32_t deterministic;
-
-  explicit PlannerAttributes(const Fields& fields)
-      : num_prefix(static_cast<std::int32_t>(fields.integer("num_prefix", 1))),
-        metric_eps(fields.real("metric_eps", 0.0F)),
-        deterministic(fields.integer("deterministic", 1) != 0 ? 1 : 0) {
-    require(num_prefix >= 0, "num_prefix is negative");
-  }
-  void list_fields(FieldList& list) const {
-    list.add("num_prefix", num_prefix);
-    list.add("metric_eps", metric_eps);
-    list.add("deterministic", deterministic);
-  }
-  static std::vector<nvinfer1::PluginField> field_names() {
-    using nvinfer1::PluginFieldType;
-    return {{"num_prefix", nullptr, PluginFieldType::kINT32, 1},
-            {"metric_eps", nullptr, PluginFieldType::kFLOAT32, 1},
-            {"deterministic", nullptr, PluginFieldType::kINT32, 1}};
-  }
 };
 
 inline void require_rank(const nvinfer1::Dims& dims, std::int32_t rank) {

@@ -9,26 +9,16 @@ namespace tmdeploy::tensorrt {
 struct TokenReduceOp {
   static constexpr const char* kName = "TokenReduce";
 
-  std::string mode;
+  ReduceAttributes attributes;
   // enqueue is not told how many inputs there are: known from configuration, and serialised
   std::int32_t input_count;
 
   explicit TokenReduceOp(const Fields& fields)
-      : mode(modes()[static_cast<std::size_t>(fields.choice("mode", modes(), "wmean"))]),
+      : attributes(fields.attributes<ReduceAttributes>()),
         input_count(static_cast<std::int32_t>(fields.integer("input_count", 3))) {
     static_cast<void>(inputs(input_count));
   }
 
-  // In the order of ReduceMode.
-  static const std::vector<std::string>& modes() {
-    static const std::vector<std::string> names = {"wmean", "sum", "anchor", "mean", "max", "mlerp", "mlerp_anchor"};
-    return names;
-  }
-  static std::vector<nvinfer1::PluginField> field_names() {
-    return {{"mode", nullptr, nvinfer1::PluginFieldType::kCHAR, 1},
-            {"input_count", nullptr, nvinfer1::PluginFieldType::kINT32, 1}};
-  }
-  void list_fields(FieldList& list) const { list.add("mode", mode); }
   static std::vector<Slot> inputs(std::int32_t count) {
     require(count == 3 || count == 4, "needs x, map, index and perhaps weight");
     std::vector<Slot> slots = {Slot::kData, Slot::kPlan, Slot::kPlan};
@@ -56,13 +46,7 @@ struct TokenReduceOp {
            void* /*workspace*/, cudaStream_t stream) const {
     require_rank(in[0].dims, 3);
     require_rank(in[2].dims, 2);
-    ReduceParams p{};
-    p.batch = in[0].dims.d[0];
-    p.tokens = in[0].dims.d[1];
-    p.features = in[0].dims.d[2];
-    p.slots = in[2].dims.d[1];
-    for (std::size_t i = 0; i < modes().size(); ++i)
-      if (modes()[i] == mode) p.mode = static_cast<ReduceMode>(i);
+    const ReduceParams p{attributes, in[0].dims.d[0], in[0].dims.d[1], in[2].dims.d[1], in[0].dims.d[2]};
     require(same_dims(in[1].dims, {p.batch, p.tokens}), "map does not fit x");
     require(in[2].dims.d[0] == p.batch, "index does not fit x");
     require(in[1].type == DataType::kINT32 && in[2].type == DataType::kINT32, "a plan must be int32");
@@ -81,8 +65,5 @@ struct TokenReduceOp {
     if (problem != nullptr) throw PluginError(problem);
   }
 };
-
-static_assert(static_cast<int>(ReduceMode::kMax) == 4 && static_cast<int>(ReduceMode::kMlerpAnchor) == 6,
-              "modes() has the order of ReduceMode");
 
 }  // namespace tmdeploy::tensorrt

@@ -11,40 +11,17 @@ namespace tmdeploy::tensorrt {
 struct TokenSelectOp {
   static constexpr const char* kName = "TokenSelect";
 
-  PlannerAttributes planner;
-  std::string leftover;
-  std::string order;
+  SelectAttributes attributes;
   std::int32_t input_count;
 
   explicit TokenSelectOp(const Fields& fields)
-      : planner(fields),
-        leftover(leftovers()[static_cast<std::size_t>(fields.choice("leftover", leftovers(), "drop"))]),
-        order(orders()[static_cast<std::size_t>(fields.choice("order", orders(), "score"))]),
-        input_count(leftover == "drop" ? 2 : 3) {}
+      : attributes(fields.attributes<SelectAttributes>()), input_count(leaves(Leftover::kDrop) ? 2 : 3) {}
 
-  static const std::vector<std::string>& leftovers() {
-    static const std::vector<std::string> names = {"drop", "fuse", "nearest"};
-    return names;
-  }
-  static const std::vector<std::string>& orders() {
-    static const std::vector<std::string> names = {"score", "index"};
-    return names;
-  }
-  static std::vector<nvinfer1::PluginField> field_names() {
-    std::vector<nvinfer1::PluginField> names = PlannerAttributes::field_names();
-    names.emplace_back("leftover", nullptr, nvinfer1::PluginFieldType::kCHAR, 1);
-    names.emplace_back("order", nullptr, nvinfer1::PluginFieldType::kCHAR, 1);
-    return names;
-  }
-  void list_fields(FieldList& list) const {
-    planner.list_fields(list);
-    list.add("leftover", leftover);
-    list.add("order", order);
-  }
+  bool leaves(Leftover leftover) const { return attributes.leftover == leftover; }
   std::vector<Slot> inputs(std::int32_t count) const {
     std::vector<Slot> slots = {Slot::kData, Slot::kCount};
-    if (leftover == "nearest") slots.push_back(Slot::kData);
-    if (leftover == "fuse") slots.push_back(Slot::kCount);
+    if (leaves(Leftover::kNearest)) slots.push_back(Slot::kData);
+    if (leaves(Leftover::kFuse)) slots.push_back(Slot::kCount);
     require(count == static_cast<std::int32_t>(slots.size()),
             "needs score, slots, and metric (leftover = nearest) or kept (fuse)");
     return slots;
@@ -54,8 +31,9 @@ struct TokenSelectOp {
 
   void output_shapes(const DimsExprs* in, DimsExprs* out) const {
     require(in[0].nbDims == 2 && in[1].nbDims == 1, "a tensor has the wrong number of dimensions");
-    if (leftover != "drop")
-      require(in[2].nbDims == (leftover == "nearest" ? 3 : 1), "the last input has the wrong number of dimensions");
+    if (!leaves(Leftover::kDrop))
+      require(in[2].nbDims == (leaves(Leftover::kNearest) ? 3 : 1),
+              "the last input has the wrong number of dimensions");
     const IDimensionExpr* second[] = {in[0].d[1], in[1].d[0], in[0].d[1], nullptr};
     for (int i = 0; i < 4; ++i) {
       out[i].nbDims = i < 3 ? 2 : 1;
@@ -70,25 +48,16 @@ struct TokenSelectOp {
            void* /*workspace*/, cudaStream_t stream) const {
     require_rank(in[0].dims, 2);
     require_rank(in[1].dims, 1);
-    const bool nearest = leftover == "nearest";
-    SelectParams p{};
-    p.batch = in[0].dims.d[0];
-    p.tokens = in[0].dims.d[1];
-    p.slots = in[1].dims.d[0];
-    p.kept = p.slots;
+    const bool nearest = leaves(Leftover::kNearest);
+    SelectParams p{attributes, in[0].dims.d[0], in[0].dims.d[1], 0, in[1].dims.d[0], in[1].dims.d[0]};
     if (nearest) {
       require(in[2].dims.nbDims == 3 && in[2].dims.d[0] == p.batch && in[2].dims.d[1] == p.tokens,
               "metric does not fit score");
       p.channels = in[2].dims.d[2];
-    } else if (leftover == "fuse") {
+    } else if (leaves(Leftover::kFuse)) {
       require_rank(in[2].dims, 1);
       p.kept = in[2].dims.d[0];
     }
-    p.num_prefix = planner.num_prefix;
-    p.leftover = nearest ? Leftover::kNearest : leftover == "fuse" ? Leftover::kFuse : Leftover::kDrop;
-    p.order = order == "score" ? SelectOrder::kScore : SelectOrder::kIndex;
-    p.metric_eps = planner.metric_eps;
-    p.deterministic = planner.deterministic != 0;
     require(same_dims(out[0].dims, {p.batch, p.tokens}) && same_dims(out[1].dims, {p.batch, p.slots}) &&
                 same_dims(out[2].dims, {p.batch, p.tokens}) && same_dims(out[3].dims, {p.batch}),
             "an output has the wrong shape");

@@ -314,7 +314,7 @@ void check_match(std::uint64_t seed) {
   beyond.slots = coin(random) ? p.tokens + 1 : p.tokens - (p.tokens - p.num_prefix) / 2 - 1;
   expect(cpu::token_match(beyond, nullptr, Dtype::kFloat32, {}, nullptr, parallel) != nullptr, "match takes bad counts", seed);
 
-  ReduceParams r{p.batch, p.tokens, p.slots, between(random, 0, 40), static_cast<ReduceMode>(between(random, 0, 6))};
+  ReduceParams r{{static_cast<ReduceMode>(between(random, 0, 6))}, p.batch, p.tokens, p.slots, between(random, 0, 40)};
   check_reduce(r, make_values(random, r.batch * r.tokens * r.features), got, random, seed);
 }
 
@@ -344,15 +344,15 @@ void check_select(std::uint64_t seed) {
     expect(equal(wanted, got, image, p.tokens, p.slots), "select", seed);
     expect(count[static_cast<std::size_t>(image)] == p.slots, "count", seed);
   }
-  ReduceParams r{p.batch, p.tokens, p.slots, between(random, 1, 600), static_cast<ReduceMode>(between(random, 0, 6))};
+  ReduceParams r{{static_cast<ReduceMode>(between(random, 0, 6))}, p.batch, p.tokens, p.slots, between(random, 1, 600)};
   check_reduce(r, make_values(random, r.batch * r.tokens * r.features), got, random, seed);
 }
 
 // A corrupt plan is refused, whatever it holds, and touches nothing outside the buffers.
 void check_corrupt(std::uint64_t seed) {
   Random random(seed);
-  ReduceParams p{between(random, 1, 3), between(random, 1, 20), between(random, 1, 20), between(random, 1, 9),
-                 static_cast<ReduceMode>(between(random, 0, 6))};
+  ReduceParams p{{static_cast<ReduceMode>(between(random, 0, 6))}, between(random, 1, 3), between(random, 1, 20),
+                 between(random, 1, 20), between(random, 1, 9)};
   PlanMemory plan(p.batch, p.tokens, p.slots);
   for (std::int32_t& slot : plan.map) slot = static_cast<std::int32_t>(between(random, -1, p.slots - 1));
   for (std::int32_t& token : plan.index) token = static_cast<std::int32_t>(between(random, -1, p.tokens - 1));

@@ -9,11 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tmdeploy.ops.spec import Attributes, MatchAttributes, ReduceAttributes, SelectAttributes
+
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
-MATCH_ORDERS = ("tome", "tome_unsorted")
-LEFTOVERS = ("drop", "fuse", "nearest")
-SELECT_ORDERS = ("score", "index")
-MODES = ("wmean", "sum", "anchor", "mean", "max", "mlerp", "mlerp_anchor")
 
 
 class KernelError(Exception):
@@ -26,6 +24,12 @@ def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
 
 def _integers(kind: type, values: Sequence[int]) -> ctypes.Array:
     return (kind * len(values))(*(int(v) for v in values))
+
+
+def numbers(attributes: Attributes) -> ctypes.Array[ctypes.c_double]:
+    """An op's attributes as the kernels' C interfaces take them."""
+    codes = tuple(attributes.codes().values())
+    return (ctypes.c_double * len(codes))(*codes)
 
 
 class KernelLibrary:
@@ -48,19 +52,11 @@ class KernelLibrary:
 
     def match_workspace(self, metric: Tensor, slots: int, num_prefix: int) -> int:
         """Bytes of device memory that a match needs."""
-        dims = _integers(ctypes.c_int64, (*metric.shape, slots, num_prefix))
-        return int(self._library.tmdeploy_cuda_match_workspace(dims))
+        dims = _integers(ctypes.c_int64, (*metric.shape, slots))
+        return int(self._library.tmdeploy_cuda_match_workspace(dims, numbers(MatchAttributes(num_prefix))))
 
     def match(
-        self,
-        metric: Tensor,
-        slots: int,
-        num_prefix: int = 1,
-        order: str = "tome",
-        metric_eps: float = 0.0,
-        deterministic: bool = True,
-        *,
-        workspace: Tensor | None = None,
+        self, metric: Tensor, slots: int, *attributes: object, workspace: Tensor | None = None, **named: object
     ) -> tuple[Tensor, Tensor, Tensor]:
         """TokenMatch of metric [B, N, C] to map [B, N], index [B, slots], sim [B, N]."""
         batch, tokens, _ = metric.shape
@@ -68,9 +64,9 @@ class KernelLibrary:
         index = torch.full((batch, max(slots, 0)), -99, dtype=torch.int32, device=metric.device)
         sim = torch.full((batch, tokens), float("nan"), device=metric.device)
         problem = self._library.tmdeploy_cuda_match(
-            _integers(ctypes.c_int64, (*metric.shape, slots, num_prefix)),
-            _integers(ctypes.c_int32, (DTYPES[metric.dtype], MATCH_ORDERS.index(order), deterministic)),
-            ctypes.c_float(metric_eps),
+            _integers(ctypes.c_int64, (*metric.shape, slots)),
+            numbers(MatchAttributes(*attributes, **named)),
+            ctypes.c_int32(DTYPES[metric.dtype]),
             _pointer(metric),
             _pointer(plan),
             _pointer(index),
@@ -89,11 +85,8 @@ class KernelLibrary:
         slots: int,
         metric: Tensor | None = None,
         kept: int | None = None,
-        num_prefix: int = 1,
-        leftover: str = "drop",
-        order: str = "score",
-        metric_eps: float = 0.0,
-        deterministic: bool = True,
+        *attributes: object,
+        **named: object,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """TokenSelect of score [B, N] to map [B, N], index [B, slots], sim [B, N], count [B]."""
         batch, tokens = score.shape
@@ -103,18 +96,10 @@ class KernelLibrary:
         count = torch.full((batch,), -99, dtype=torch.int32, device=score.device)
         channels = 0 if metric is None else metric.shape[2]
         problem = self._library.tmdeploy_cuda_select(
-            _integers(ctypes.c_int64, (batch, tokens, channels, slots, slots if kept is None else kept, num_prefix)),
-            _integers(
-                ctypes.c_int32,
-                (
-                    DTYPES[score.dtype],
-                    DTYPES[score.dtype if metric is None else metric.dtype],
-                    LEFTOVERS.index(leftover),
-                    SELECT_ORDERS.index(order),
-                    deterministic,
-                ),
-            ),
-            ctypes.c_float(metric_eps),
+            _integers(ctypes.c_int64, (batch, tokens, channels, slots, slots if kept is None else kept)),
+            numbers(SelectAttributes(*attributes, **named)),
+            ctypes.c_int32(DTYPES[score.dtype]),
+            ctypes.c_int32(DTYPES[score.dtype if metric is None else metric.dtype]),
             _pointer(score),
             _pointer(metric),
             _pointer(plan),
@@ -137,7 +122,8 @@ class KernelLibrary:
         wsum = torch.full((batch, slots), float("nan"), device=x.device)
         problem = self._library.tmdeploy_cuda_reduce(
             _integers(ctypes.c_int64, (batch, tokens, slots, features)),
-            _integers(ctypes.c_int32, (DTYPES[x.dtype], MODES.index(mode))),
+            numbers(ReduceAttributes(mode)),
+            ctypes.c_int32(DTYPES[x.dtype]),
             _pointer(x),
             _pointer(plan),
             _pointer(index),

@@ -7,8 +7,9 @@ import sys
 import torch
 from torch import Tensor
 
-from gpu.kernel_library import DTYPES, LEFTOVERS, MATCH_ORDERS, SELECT_ORDERS, KernelLibrary
+from gpu.kernel_library import DTYPES, KernelLibrary
 from tmdeploy.ops.reference import token_match, token_select
+from tmdeploy.ops.spec import MatchAttributes, SelectAttributes
 
 from .agreement import equal_plans, metric_of
 from .tally import Tally
@@ -20,7 +21,7 @@ _LARGE_SIZES = (2048, 2049, 4095, 4096)
 def _check_match(library: KernelLibrary, tally: Tally, metric: Tensor, removed: int, prefix: int, name: str) -> None:
     slots = metric.shape[1] - removed
     device = metric.cuda()
-    for order in MATCH_ORDERS:
+    for order in MatchAttributes.choices("order"):
         expected = token_match(metric, torch.arange(slots), prefix, order)
         tally.check(equal_plans(library.match(device, slots, prefix, order), expected), f"{name} {order}")
         size = library.match_workspace(device, slots, prefix)
@@ -34,11 +35,11 @@ def _check_select(
     library: KernelLibrary, tally: Tally, score: Tensor, metric: Tensor, kept: int, prefix: int, name: str
 ) -> None:
     tokens = score.shape[1]
-    for leftover in LEFTOVERS:
+    for leftover in SelectAttributes.choices("leftover"):
         slots = kept + (leftover == "fuse" and kept < tokens)
         vectors = metric if leftover == "nearest" else None
         count = torch.arange(kept) if leftover == "fuse" else None
-        for order in SELECT_ORDERS:
+        for order in SelectAttributes.choices("order"):
             expected = token_select(score, torch.arange(slots), vectors, count, prefix, leftover, order)
             device = None if vectors is None else vectors.cuda()
             got = library.select(score.cuda(), slots, device, kept, prefix, leftover, order)

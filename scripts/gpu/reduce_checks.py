@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gpu.kernel_library import DTYPES, MODES, KernelLibrary
+from gpu.kernel_library import DTYPES, KernelLibrary
 from tmdeploy.ops.reference import token_match, token_reduce, token_select
+from tmdeploy.ops.spec import ReduceAttributes
 
 from .agreement import close, metric_of
 from .tally import Tally
@@ -25,7 +26,7 @@ def _plans(tokens: int) -> list[tuple[Tensor, Tensor]]:
 def _check_modes(
     library: KernelLibrary, tally: Tally, x: Tensor, plan: Tensor, index: Tensor, weight: Tensor | None, name: str
 ) -> None:
-    for mode in MODES:
+    for mode in ReduceAttributes.choices("mode"):
         device = None if weight is None else weight.cuda()
         y, wsum = library.reduce(x.cuda(), plan.cuda(), index.cuda(), device, mode)
         expected, expected_sum = token_reduce(x, plan, index, weight, mode)

@@ -11,7 +11,7 @@ from tmdeploy.ops.reference import token_match, token_reduce, token_select
 from tmdeploy.ops.schemas import register_schemas
 from tmdeploy.ops.spec import ReduceAttributes
 
-MODES = ReduceAttributes.declared()["mode"].choices
+MODES = ReduceAttributes.choices("mode")
 
 CASES = [
     *[("TokenMatch", {"num_prefix": p, "order": o}) for p in (0, 1, 2) for o in ("tome", "tome_unsorted")],

@@ -86,8 +86,8 @@ def test_inputs_follow_the_attributes():
 
 
 def test_methods_ask_for_nothing_that_the_ops_lack():
-    assert {mode.value for mode in ReduceMode} <= set(ReduceAttributes.declared()["mode"].choices)
-    assert tuple(leftover.value for leftover in Leftover) == SelectAttributes.declared()["leftover"].choices
+    assert {mode.value for mode in ReduceMode} <= set(ReduceAttributes.choices("mode"))
+    assert tuple(leftover.value for leftover in Leftover) == SelectAttributes.choices("leftover")
 
 
 def test_the_tables_of_the_documentation_are_current(tmp_path: Path):

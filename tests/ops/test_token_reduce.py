@@ -11,7 +11,7 @@ from tmdeploy.ops.limits import r_limit
 from tmdeploy.ops.reference import token_match, token_reduce, token_select
 from tmdeploy.ops.spec import ReduceAttributes
 
-MODES = ReduceAttributes.declared()["mode"].choices
+MODES = ReduceAttributes.choices("mode")
 
 
 def _plan(case: Case, share: float, kind: str):

@@ -8,9 +8,10 @@ from tests.ops import oracle
 from tests.ops.onnx_op import run_op
 from tests.ops.strategies import COUNTING, OPSETS, Case, cases
 from tmdeploy.ops.reference import token_reduce, token_select
+from tmdeploy.ops.spec import SelectAttributes
 
-LEFTOVERS = st.sampled_from(["drop", "fuse", "nearest"])
-ORDERS = st.sampled_from(["score", "index"])
+LEFTOVERS = st.sampled_from(SelectAttributes.choices("leftover"))
+ORDERS = st.sampled_from(SelectAttributes.choices("order"))
 
 
 def _arguments(case: Case, share: float, leftover: str):

@@ -9,11 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from scripts.gpu.kernel_library import numbers
+from tmdeploy.ops.spec import MatchAttributes, ReduceAttributes, SelectAttributes
+
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
-MATCH_ORDERS = ("tome", "tome_unsorted")
-LEFTOVERS = ("drop", "fuse", "nearest")
-SELECT_ORDERS = ("score", "index")
-MODES = ("wmean", "sum", "anchor", "mean", "max", "mlerp", "mlerp_anchor")
+MATCH_ORDERS = MatchAttributes.choices("order")
+LEFTOVERS = SelectAttributes.choices("leftover")
+SELECT_ORDERS = SelectAttributes.choices("order")
+MODES = ReduceAttributes.choices("mode")
 
 
 class Kernels:
@@ -37,10 +40,8 @@ class Kernels:
         plan, index, sim = _plan(batch, tokens, slots)
         self._call(
             "tmdeploy_token_match",
-            *map(ctypes.c_int64, (batch, tokens, channels, slots, prefix)),
-            ctypes.c_int32(MATCH_ORDERS.index(order)),
-            ctypes.c_float(eps),
-            ctypes.c_int32(exact),
+            *map(ctypes.c_int64, (batch, tokens, channels, slots)),
+            numbers(MatchAttributes(prefix, order, eps, exact)),
             _pointer(metric),
             ctypes.c_int32(TYPES[metric.dtype]),
             *map(_pointer, (plan, index, sim)),
@@ -67,11 +68,8 @@ class Kernels:
         channels = 0 if metric is None else metric.shape[2]
         self._call(
             "tmdeploy_token_select",
-            *map(ctypes.c_int64, (batch, tokens, channels, slots, slots if kept is None else kept, prefix)),
-            ctypes.c_int32(LEFTOVERS.index(leftover)),
-            ctypes.c_int32(SELECT_ORDERS.index(order)),
-            ctypes.c_float(eps),
-            ctypes.c_int32(exact),
+            *map(ctypes.c_int64, (batch, tokens, channels, slots, slots if kept is None else kept)),
+            numbers(SelectAttributes(prefix, leftover, order, eps, exact)),
             _pointer(score),
             ctypes.c_int32(TYPES[score.dtype]),
             _pointer(metric),
@@ -92,7 +90,7 @@ class Kernels:
         self._call(
             "tmdeploy_token_reduce",
             *map(ctypes.c_int64, (batch, tokens, slots, features)),
-            ctypes.c_int32(MODES.index(mode)),
+            numbers(ReduceAttributes(mode)),
             _pointer(x),
             ctypes.c_int32(TYPES[x.dtype]),
             *map(_pointer, (plan, index, weight, y, wsum)),

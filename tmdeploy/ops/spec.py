@@ -1,8 +1,10 @@
 """The interface of the op set, stated once: inputs, outputs and attributes of TokenMatch, TokenSelect and TokenReduce.
 
 Made from here: the ONNX schemas (`schemas`), PyTorch's registration with its fake kernels (`reference.registration`),
-both translations to ONNX (`translations`, `export.translate`), what function bodies are written for (`bodies`), and the
-tables of docs/ops.md (`scripts/make_op_tables.py`).
+both translations to ONNX (`translations`, `export.translate`), what function bodies are written for (`bodies`), the
+ahead-of-time plugins for TensorRT (`tensorrt.plugin.operators`) and the tables of docs/ops.md
+(`scripts/make_op_tables.py`). The kernels and plugins of plugins/ take theirs from
+plugins/kernels/common/op_attributes.h, which tests/plugins/test_attributes.py compares with this.
 
 An attribute is one line of a dataclass. Its type and default are its type and default everywhere; a `bool` is an int in
 ONNX. The values of a text are numbered, for kernels, in the order of `choices`. Imports neither torch nor onnx.
@@ -61,7 +63,7 @@ class Attribute:
     Attributes:
         default: Its type is the attribute's.
         description: For the schema and docs/ops.md.
-        choices: Values of a text, in the order of their numbers in plugins/kernels/common/op_params.h.
+        choices: Values of a text, in the order of their numbers in op_attributes.h.
         bounds: Least and largest value of an int.
     """
 
@@ -101,6 +103,11 @@ class Attributes:
     def declared(cls) -> dict[str, Attribute]:
         """The attributes by name."""
         return {entry.name: entry.metadata["attribute"] for entry in fields(cls)}
+
+    @classmethod
+    def choices(cls, name: str) -> tuple[str, ...]:
+        """The values of a text, in the order of their numbers."""
+        return cls.declared()[name].choices
 
     def __post_init__(self) -> None:
         for name, attribute in self.declared().items():

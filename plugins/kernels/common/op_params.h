@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "op_attributes.h"
+
 // The count rules below also run on the GPU, where no host launcher checks them (cuda/aot/).
 #ifdef __CUDACC__
 #define TM_HOST_DEVICE __host__ __device__
@@ -16,50 +18,29 @@ namespace tmdeploy {
 // Element type of the tensors whose type follows the model: metric, score and x. Everything else is float32 or int32.
 enum class Dtype : std::int32_t { kFloat32, kFloat16, kBFloat16 };
 
-// Slots after the prefix in TokenMatch: kept A tokens by position or by descending similarity, then B by position.
-enum class MatchOrder : std::int32_t { kTome, kTomeUnsorted };
-
-// What becomes of the tokens TokenSelect does not keep.
-enum class Leftover : std::int32_t { kDrop, kFuse, kNearest };
-
-// Kept tokens of TokenSelect: by descending score, or by position.
-enum class SelectOrder : std::int32_t { kScore, kIndex };
-
-enum class ReduceMode : std::int32_t { kWmean, kSum, kAnchor, kMean, kMax, kMlerp, kMlerpAnchor };
-
 // metric [batch, tokens, channels] -> map [batch, tokens], index [batch, slots], sim [batch, tokens]
-struct MatchParams {
+struct MatchParams : MatchAttributes {
   std::int64_t batch;
   std::int64_t tokens;
   std::int64_t channels;
   std::int64_t slots;
-  std::int64_t num_prefix = 1;
-  MatchOrder order = MatchOrder::kTome;
-  float metric_eps = 0.0F;
-  bool deterministic = true;  // norms and dots in float64
 };
 
 // score [batch, tokens], metric [batch, tokens, channels] (kNearest only) -> map, index, sim, count [batch]
-struct SelectParams {
+struct SelectParams : SelectAttributes {
   std::int64_t batch;
   std::int64_t tokens;
   std::int64_t channels;  // 0 without a metric
   std::int64_t slots;
   std::int64_t kept;  // = slots unless the leftover is fused
-  std::int64_t num_prefix = 1;
-  Leftover leftover = Leftover::kDrop;
-  SelectOrder order = SelectOrder::kScore;
-  float metric_eps = 0.0F;
-  bool deterministic = true;
 };
 
 // x [batch, tokens, features], map, index, weight [batch, tokens] or null -> y [batch, slots, features], wsum [batch, slots]
-struct ReduceParams {
+struct ReduceParams : ReduceAttributes {
   std::int64_t batch;
   std::int64_t tokens;
   std::int64_t slots;
   std::int64_t features;
-  ReduceMode mode = ReduceMode::kWmean;
 };
 
 // Null where the counts obey docs/ops.md, else what is wrong (a string literal).

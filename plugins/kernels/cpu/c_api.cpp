@@ -26,7 +26,7 @@ void run_on_threads(void* context, std::int64_t count, ParallelFor::Task task, v
   for (std::thread& thread : pool) thread.join();
 }
 
-bool known(std::int32_t value, std::int32_t last) { return value >= 0 && value <= last; }
+bool known(std::int32_t type) { return type >= 0 && type <= static_cast<std::int32_t>(Dtype::kBFloat16); }
 
 // Gives the kernel its threads and scratch; nothing is thrown across the interface.
 template <class Bytes, class Kernel>
@@ -47,13 +47,13 @@ const char* call(std::int32_t threads, const Bytes& bytes, const Kernel& kernel)
 
 const char* tmdeploy_instruction_set() { return tmdeploy::cpu::inner_loops().name; }
 
-const char* tmdeploy_token_match(int64_t batch, int64_t tokens, int64_t channels, int64_t slots, int64_t num_prefix,
-                                 int32_t order, float metric_eps, int32_t deterministic, const void* metric,
-                                 int32_t metric_type, int32_t* map, int32_t* index, float* sim, int32_t threads) {
-  if (!known(metric_type, 2) || !known(order, 1)) return "an unknown type or order";
-  const tmdeploy::MatchParams params{batch,      tokens,     channels,
-                                     slots,      num_prefix, static_cast<tmdeploy::MatchOrder>(order),
-                                     metric_eps, deterministic != 0};
+const char* tmdeploy_token_match(int64_t batch, int64_t tokens, int64_t channels, int64_t slots,
+                                 const double* attributes, const void* metric, int32_t metric_type, int32_t* map,
+                                 int32_t* index, float* sim, int32_t threads) {
+  tmdeploy::MatchParams params{{}, batch, tokens, channels, slots};
+  if (!known(metric_type) || !tmdeploy::read_codes<tmdeploy::MatchAttributes>(attributes, params)) {
+    return "an unknown type or attribute value";
+  }
   return call(
       threads, [&](const ParallelFor& parallel) { return tmdeploy::cpu::match_scratch(params, parallel); },
       [&](void* scratch, const ParallelFor& parallel) {
@@ -63,22 +63,14 @@ const char* tmdeploy_token_match(int64_t batch, int64_t tokens, int64_t channels
 }
 
 const char* tmdeploy_token_select(int64_t batch, int64_t tokens, int64_t channels, int64_t slots, int64_t kept,
-                                  int64_t num_prefix, int32_t leftover, int32_t order, float metric_eps,
-                                  int32_t deterministic, const void* score, int32_t score_type, const void* metric,
+                                  const double* attributes, const void* score, int32_t score_type, const void* metric,
                                   int32_t metric_type, int32_t* map, int32_t* index, float* sim, int32_t* count,
                                   int32_t threads) {
-  if (!known(score_type, 2) || !known(metric_type, 2)) return "an unknown type";
-  if (!known(leftover, 2) || !known(order, 1)) return "an unknown leftover or order";
-  const tmdeploy::SelectParams params{batch,
-                                      tokens,
-                                      channels,
-                                      slots,
-                                      kept,
-                                      num_prefix,
-                                      static_cast<tmdeploy::Leftover>(leftover),
-                                      static_cast<tmdeploy::SelectOrder>(order),
-                                      metric_eps,
-                                      deterministic != 0};
+  tmdeploy::SelectParams params{{}, batch, tokens, channels, slots, kept};
+  if (!known(score_type) || !known(metric_type) ||
+      !tmdeploy::read_codes<tmdeploy::SelectAttributes>(attributes, params)) {
+    return "an unknown type or attribute value";
+  }
   return call(
       threads, [&](const ParallelFor& parallel) { return tmdeploy::cpu::select_scratch(params, parallel); },
       [&](void* scratch, const ParallelFor& parallel) {
@@ -88,11 +80,13 @@ const char* tmdeploy_token_select(int64_t batch, int64_t tokens, int64_t channel
       });
 }
 
-const char* tmdeploy_token_reduce(int64_t batch, int64_t tokens, int64_t slots, int64_t features, int32_t mode,
-                                  const void* x, int32_t x_type, const int32_t* map, const int32_t* index,
-                                  const float* weight, void* y, float* wsum, int32_t threads) {
-  if (!known(x_type, 2) || !known(mode, 6)) return "an unknown type or mode";
-  const tmdeploy::ReduceParams params{batch, tokens, slots, features, static_cast<tmdeploy::ReduceMode>(mode)};
+const char* tmdeploy_token_reduce(int64_t batch, int64_t tokens, int64_t slots, int64_t features,
+                                  const double* attributes, const void* x, int32_t x_type, const int32_t* map,
+                                  const int32_t* index, const float* weight, void* y, float* wsum, int32_t threads) {
+  tmdeploy::ReduceParams params{{}, batch, tokens, slots, features};
+  if (!known(x_type) || !tmdeploy::read_codes<tmdeploy::ReduceAttributes>(attributes, params)) {
+    return "an unknown type or attribute value";
+  }
   return call(
       threads, [&](const ParallelFor& parallel) { return tmdeploy::cpu::reduce_scratch(params, parallel); },
       [&](void* scratch, const ParallelFor& parallel) {

@@ -1,5 +1,5 @@
-// token_ops.h behind C names, for ctypes (tests, scripts/gpu_check.py). Enums travel as their numbers; stream is a
-// cudaStream_t. Returns null or what is wrong.
+// token_ops.h behind C names, for ctypes (tests, scripts/gpu_check.py). `attributes` are the op's, in the order of
+// op_attributes.h, choices by their numbers, dtypes by theirs; stream is a cudaStream_t. Returns null or what is wrong.
 #pragma once
 
 #include <stddef.h>
@@ -12,18 +12,18 @@
 #endif
 
 extern "C" {
-TMDEPLOY_EXPORT size_t tmdeploy_cuda_match_workspace(const int64_t dims[5]);
-// dims: batch, tokens, channels, slots, num_prefix; attributes: dtype, order, deterministic
-TMDEPLOY_EXPORT const char* tmdeploy_cuda_match(const int64_t dims[5], const int32_t attributes[3], float metric_eps,
+// dims: batch, tokens, channels, slots
+TMDEPLOY_EXPORT size_t tmdeploy_cuda_match_workspace(const int64_t dims[4], const double* attributes);
+TMDEPLOY_EXPORT const char* tmdeploy_cuda_match(const int64_t dims[4], const double* attributes, int32_t dtype,
                                                 const void* metric, int32_t* map, int32_t* index, float* sim,
                                                 void* workspace, size_t workspace_bytes, void* stream);
-// dims: batch, tokens, channels, slots, kept, num_prefix; attributes: score's dtype, metric's dtype, leftover, order,
-// deterministic
-TMDEPLOY_EXPORT const char* tmdeploy_cuda_select(const int64_t dims[6], const int32_t attributes[5], float metric_eps,
-                                                 const void* score, const void* metric, int32_t* map, int32_t* index,
-                                                 float* sim, int32_t* count, void* stream);
-// dims: batch, tokens, slots, features; attributes: dtype, mode
-TMDEPLOY_EXPORT const char* tmdeploy_cuda_reduce(const int64_t dims[4], const int32_t attributes[2], const void* x,
-                                                 const int32_t* map, const int32_t* index, const float* weight, void* y,
-                                                 float* wsum, void* stream);
+// dims: batch, tokens, channels, slots, kept
+TMDEPLOY_EXPORT const char* tmdeploy_cuda_select(const int64_t dims[5], const double* attributes, int32_t score_dtype,
+                                                 int32_t metric_dtype, const void* score, const void* metric,
+                                                 int32_t* map, int32_t* index, float* sim, int32_t* count,
+                                                 void* stream);
+// dims: batch, tokens, slots, features
+TMDEPLOY_EXPORT const char* tmdeploy_cuda_reduce(const int64_t dims[4], const double* attributes, int32_t dtype,
+                                                 const void* x, const int32_t* map, const int32_t* index,
+                                                 const float* weight, void* y, float* wsum, void* stream);
 }

@@ -8,8 +8,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scripts.gpu.kernel_library import LEFTOVERS, MATCH_ORDERS, SELECT_ORDERS, KernelError, KernelLibrary
+from scripts.gpu.kernel_library import KernelError, KernelLibrary
 from tests.ops.strategies import DTYPES, Case, cases
+from tests.plugins.kernels import LEFTOVERS, MATCH_ORDERS, SELECT_ORDERS
 from tmdeploy.ops.reference import token_match, token_select
 
 # one build of the library serves all examples

@@ -7,8 +7,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scripts.gpu.kernel_library import MODES, KernelError, KernelLibrary
+from scripts.gpu.kernel_library import KernelError, KernelLibrary
 from tests.ops.strategies import DTYPES, Case, cases
+from tests.plugins.kernels import MODES
 from tmdeploy.ops.reference import token_match, token_reduce, token_select
 
 EXACT_MODES = [mode for mode in MODES if not mode.startswith("mlerp")]

@@ -56,9 +56,9 @@ def test_every_attribute_is_spelled_out() -> None:
     )
     mark_nodes(model)
     nodes = model.graph.node
-    assert settings(nodes[0]) == {"num_prefix": 1, "metric_eps_bits": 0, "deterministic": 1, "unsorted": 0}
+    assert settings(nodes[0]) == {"num_prefix": 1, "order": 0, "metric_eps": 0, "deterministic": 1}
     bits = struct.unpack("<i", struct.pack("<f", 1e-6))[0]
-    assert settings(nodes[1]) == {"num_prefix": 1, "metric_eps_bits": bits, "deterministic": 0, "unsorted": 1}
+    assert settings(nodes[1]) == {"num_prefix": 1, "order": 1, "metric_eps": bits, "deterministic": 0}
     assert [node.op_type for node in nodes[2:]] == ["TokenReduceAot", "TokenReduceWeightedAot", "TokenReduceAot"]
     assert [settings(node)["mode"] for node in nodes[2:]] == [5, 0, 0]
     assert [len(node.input) for node in nodes] == [2, 2, 3, 4, 3]
@@ -75,7 +75,7 @@ def test_optional_inputs_leave_no_gap_and_outputs_are_all_named() -> None:
     assert len(set(marked.output)) == 4
     assert "" not in marked.output
     assert (marked.output[0], marked.output[2]) == ("map", "sim")
-    assert settings(marked)["by_index"] == 1
+    assert (settings(marked)["leftover"], settings(marked)["order"]) == (1, 1)
 
 
 def test_names_are_unique_and_other_nodes_stay() -> None:
@@ -93,7 +93,10 @@ def test_names_are_unique_and_other_nodes_stay() -> None:
 @pytest.mark.parametrize(
     ("node", "message"),
     [
-        (step("TokenMatch", ["k", "s"], ["a"], order="rank"), "TokenMatch with order 'rank' has no TensorRT plugin"),
+        (
+            step("TokenMatch", ["k", "s"], ["a"], order="rank"),
+            "has no TensorRT plugin: TokenMatch: unknown order 'rank'",
+        ),
         (step("TokenSelect", ["k", "s"], ["a"], leftover="nearest"), "lacks the input metric"),
         (step("TokenSelect", ["k", "s", "m"], ["a"], leftover="fuse"), "lacks the input kept"),
         (step("TokenPrune", ["k"], ["a"]), "no TensorRT plugin for TokenPrune"),

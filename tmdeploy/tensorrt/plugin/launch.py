@@ -2,8 +2,8 @@
 
 TensorRT evaluates them whenever shapes are known, so they are expressions of dimensions (`tensorrt.plugin.ShapeExpr`).
 They are written with +, -, *, the comparison `<` (1 or 0) and `cdiv`, `min`, `max` of `tensorrt.plugin`, the expression
-always on the left. A kernel's extra arguments stand between its inputs and its outputs, in the order given here; the
-kernels are in `plugins/kernels/cuda/aot/`.
+always on the left. A kernel's extra arguments stand between its inputs and its outputs: what is given here of the
+dimensions, then the op's attributes. The kernels are in `plugins/kernels/cuda/aot/`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tmdeploy.errors import UnsupportedModel
+from tmdeploy.ops.spec import ReduceAttributes
 
-# In the order of the enumerations in plugins/kernels/common/op_params.h.
-MODES = ("wmean", "sum", "anchor", "mean", "max", "mlerp", "mlerp_anchor")
-MATCH_ORDERS = ("tome", "tome_unsorted")
-SELECT_ORDERS = ("score", "index")
-DTYPES = ("f32", "f16", "bf16")
+DTYPES = ("f32", "f16", "bf16")  # in the order of Dtype in plugins/kernels/common/op_params.h
+_MODES = ReduceAttributes.choices("mode")
 _FEATURES = (192, 384, 768, 1024)
 _PACK_BYTES = 16
 # A GPU runs a block with more shared memory only if it is asked to, which TensorRT does not promise to do.
@@ -90,7 +88,7 @@ def match_launch(math: Any, layout: tuple[int, ...], inputs: tuple[Tensor, ...],
         math: `tensorrt.plugin`, for `cdiv`, `min` and `max`.
         layout: Of the op's PTX.
         inputs: The node's inputs.
-        attributes: The node's, as integers.
+        attributes: The node's, as integers, in the op's order.
 
     Raises:
         UnsupportedModel: The kernels do not take these shapes.
@@ -110,11 +108,8 @@ def match_launch(math: Any, layout: tuple[int, ...], inputs: tuple[Tensor, ...],
         math.max(batch, 1),  # a grid of 0 is an error
         threads,
         shared,
-        (
-            batch, tokens, channels, slots.shape[0], attributes["num_prefix"], attributes["unsorted"],
-            attributes["metric_eps_bits"], attributes["deterministic"],
-        ),
-    )  # fmt: skip
+        (batch, tokens, channels, slots.shape[0], *attributes.values()),
+    )
 
 
 def select_launch(math: Any, layout: tuple[int, ...], inputs: tuple[Tensor, ...], attributes: Attributes) -> Launch:
@@ -128,13 +123,11 @@ def select_launch(math: Any, layout: tuple[int, ...], inputs: tuple[Tensor, ...]
     front = math.min(patches * 2, most_tokens) * key_bytes
     entry = "tmdeploy_select_drop"
     extras: tuple[Expression, ...] = (batch, tokens)
-    tail: tuple[int, ...] = ()
     if third is not None and len(third.shape) == 3:
         fast = _is_fast(third, fast_channels, fast_tokens)
         entry = f"tmdeploy_select_nearest_{_data_type(third)}{'_fast' if fast else ''}"
         front = math.max(front, patches * token_bytes + (fast_tile if fast else tile))
         extras = (*extras, third.shape[2], slots.shape[0])
-        tail = (attributes["metric_eps_bits"], attributes["deterministic"])
     elif third is not None:
         entry = "tmdeploy_select_fuse"
         extras = (*extras, slots.shape[0], third.shape[0])
@@ -145,7 +138,7 @@ def select_launch(math: Any, layout: tuple[int, ...], inputs: tuple[Tensor, ...]
         math.max(batch, 1),
         threads,
         front + patches * token_bytes + (once + 15),  # the front is rounded up to 16 bytes
-        (*extras, DTYPES.index(_data_type(score)), attributes["num_prefix"], attributes["by_index"], *tail),
+        (*extras, DTYPES.index(_data_type(score)), *attributes.values()),
     )
 
 
@@ -158,7 +151,7 @@ def reduce_launch(math: Any, layout: tuple[int, ...], inputs: tuple[Tensor, ...]
     _check_tokens(x, most_tokens)
     width = _constant(features)
     pack = _PACK_BYTES // (4 if x.dtype == "f32" else 2)
-    if MODES[attributes["mode"]].startswith("mlerp"):
+    if _MODES[attributes["mode"]].startswith("mlerp"):
         variant = "_mlerp"
     elif width in _FEATURES:
         variant = f"_{width}"
@@ -174,7 +167,7 @@ def reduce_launch(math: Any, layout: tuple[int, ...], inputs: tuple[Tensor, ...]
         math.max(batch * math.cdiv(slots, block_slots), 1),
         threads,
         tokens * token_bytes + (once + most_slots * slot_bytes),
-        (batch, tokens, slots, features, block_slots, attributes["mode"]),
+        (batch, tokens, slots, features, block_slots, *attributes.values()),
     )
 
 

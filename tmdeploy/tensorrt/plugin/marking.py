@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from tmdeploy.errors import CheckFailed, UnsupportedModel
-from tmdeploy.ops import DOMAIN
-from tmdeploy.tensorrt.plugin.launch import MATCH_ORDERS, MODES, SELECT_ORDERS
-from tmdeploy.tensorrt.plugin.operators import BY_NAME, NAMESPACE, SETTINGS, VERSION
+from tmdeploy.ops.spec import DOMAIN, OPS
+from tmdeploy.tensorrt.plugin.operators import BY_INPUTS, NAMESPACE, SETTINGS, VERSION, settings_of
 
 if TYPE_CHECKING:
     import onnx
-
-_SELECT_BY_LEFTOVER = {"drop": "TokenSelectDropAot", "fuse": "TokenSelectFuseAot", "nearest": "TokenSelectNearestAot"}
-# Positions in the ONNX op of the inputs a plugin takes.
-_INPUTS = {
-    "TokenMatchAot": (0, 1),
-    "TokenSelectDropAot": (0, 1),
-    "TokenSelectFuseAot": (0, 1, 3),
-    "TokenSelectNearestAot": (0, 1, 2),
-    "TokenReduceAot": (0, 1, 2),
-    "TokenReduceWeightedAot": (0, 1, 2, 3),
-}
 
 
 def mark_nodes(model: onnx.ModelProto) -> tuple[str, ...]:
@@ -47,7 +34,7 @@ def mark_nodes(model: onnx.ModelProto) -> tuple[str, ...]:
     for node in model.graph.node:
         if node.domain != DOMAIN:
             continue
-        if node.op_type not in {"TokenMatch", "TokenSelect", "TokenReduce"}:
+        if node.op_type not in OPS:
             raise UnsupportedModel(f"no TensorRT plugin for {node.op_type}")
         if not node.name or sum(other.name == node.name for other in model.graph.node) > 1:
             number = len(taken)
@@ -65,47 +52,28 @@ def mark_nodes(model: onnx.ModelProto) -> tuple[str, ...]:
 def _mark(node: onnx.NodeProto) -> None:
     import onnx.helper
 
-    attributes: dict[str, Any] = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    texts = {name: value.decode() for name, value in attributes.items() if isinstance(value, bytes)}
-    plugin, values = _plugin_of(node, attributes, texts)
-    inputs = [node.input[i] if i < len(node.input) else "" for i in _INPUTS[plugin]]
-    if "" in inputs:
-        raise UnsupportedModel(f"node {node.name} lacks the input {BY_NAME[plugin].inputs[inputs.index('')]}")
-    outputs = list(node.output) + [""] * (len(BY_NAME[plugin].outputs) - len(node.output))
-    node.op_type = plugin
+    spec = OPS[node.op_type]
+    values = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    try:
+        given = spec.attributes.read({k: v.decode() if isinstance(v, bytes) else v for k, v in values.items()})
+    except (TypeError, ValueError) as error:
+        raise UnsupportedModel(f"node {node.name} has no TensorRT plugin: {error}") from error
+    present = dict(zip(spec.input_names, node.input, strict=False))
+    # an input that is for an attribute's value has to be there; another optional one may be
+    taken = [t.name for t in spec.inputs_for(given.values()) if present.get(t.name) or not t.optional or t.needed_by]
+    missing = [name for name in taken if not present.get(name)]
+    if missing:
+        raise UnsupportedModel(f"node {node.name} lacks the input {missing[0]}")
+    plugin = BY_INPUTS[node.op_type, tuple(taken)]
+    outputs = list(node.output) + [""] * (len(plugin.outputs) - len(node.output))
+    node.op_type = plugin.name
     del node.input[:], node.output[:], node.attribute[:]
-    node.input.extend(inputs)
+    node.input.extend(present[name] for name in taken)
     # an engine's node computes all its outputs: the unused ones get names too
-    node.output.extend(name or f"{node.name}_{BY_NAME[plugin].outputs[i]}" for i, name in enumerate(outputs))
-    described: dict[str, Any] = {SETTINGS: [values[name] for name in BY_NAME[plugin].settings]}
+    node.output.extend(name or f"{node.name}_{plugin.outputs[i]}" for i, name in enumerate(outputs))
+    described: dict[str, Any] = {SETTINGS: settings_of(given)}
     described |= {"plugin_namespace": NAMESPACE, "plugin_version": VERSION, "aot": 1}
     node.attribute.extend(onnx.helper.make_attribute(name, value) for name, value in described.items())
-
-
-def _plugin_of(node: onnx.NodeProto, attributes: dict[str, Any], texts: dict[str, str]) -> tuple[str, dict[str, int]]:
-    if node.op_type == "TokenReduce":
-        weighted = len(node.input) > 3 and bool(node.input[3])
-        mode = _position(node, "mode", texts.get("mode", "wmean"), MODES)
-        return ("TokenReduceWeightedAot" if weighted else "TokenReduceAot"), {"mode": mode}
-    eps = struct.unpack("<i", struct.pack("<f", float(attributes.get("metric_eps", 0.0))))[0]
-    values: dict[str, int] = {
-        "num_prefix": int(attributes.get("num_prefix", 1)),
-        "metric_eps_bits": int(eps),
-        "deterministic": int(attributes.get("deterministic", 1) != 0),
-    }
-    if node.op_type == "TokenMatch":
-        values["unsorted"] = _position(node, "order", texts.get("order", "tome"), MATCH_ORDERS)
-        return "TokenMatchAot", values
-    values["by_index"] = _position(node, "order", texts.get("order", "score"), SELECT_ORDERS)
-    leftovers = tuple(_SELECT_BY_LEFTOVER)
-    leftover = leftovers[_position(node, "leftover", texts.get("leftover", "drop"), leftovers)]
-    return _SELECT_BY_LEFTOVER[leftover], values
-
-
-def _position(node: onnx.NodeProto, name: str, value: str, choices: tuple[str, ...]) -> int:
-    if value not in choices:
-        raise UnsupportedModel(f"{node.op_type} with {name} '{value}' has no TensorRT plugin")
-    return choices.index(value)
 
 
 def require_plugin_layers(network: Any, marked: Iterable[str]) -> None:

@@ -63,20 +63,16 @@ def _describe(plugin: PluginOp, trt: Any, trtp: Any) -> Callable[..., Any]:
     """Shapes and types of the outputs."""
 
     def describe(*inputs: Any, **_: Any) -> tuple[Any, ...]:
-        named = dict(zip(plugin.inputs, inputs, strict=True))
-        first = inputs[0]  # metric, score or x: [B, N, ...]
-        batch, tokens = first.shape_expr[0], first.shape_expr[1]
-        count = named["index"].shape_expr[1] if plugin.op == "reduce" else named["slots"].shape_expr[0]
-        shapes = {
-            "map": ((batch, tokens), trt.int32),
-            "index": ((batch, count), trt.int32),
-            "sim": ((batch, tokens), trt.float32),
-            "count": ((batch,), trt.int32),
-            "wsum": ((batch, count), trt.float32),
-        }
-        if plugin.op == "reduce":
-            shapes["y"] = ((batch, count, first.shape_expr[2]), first.dtype)
-        return tuple(trtp.from_shape_expr(*shapes[name]) for name in plugin.outputs)
+        sizes: dict[str, Any] = {}
+        types = {"int32": trt.int32, "int64": trt.int64, "float32": trt.float32}
+        for tensor, value in zip(plugin.tensors, inputs, strict=True):
+            types.setdefault(tensor.type, value.dtype)
+            for position, symbol in enumerate(tensor.dims):
+                sizes.setdefault(symbol, value.shape_expr[position])
+        return tuple(
+            trtp.from_shape_expr(tuple(sizes[symbol] for symbol in tensor.dims), types[tensor.type])
+            for tensor in plugin.spec.outputs
+        )
 
     returns: Any = tuple[(trtp.TensorDesc,) * len(plugin.outputs)]  # type: ignore[misc]
     return _with_signature(describe, (*plugin.inputs, SETTINGS), _annotations(plugin, trtp), returns)

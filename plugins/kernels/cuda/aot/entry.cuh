@@ -1,8 +1,9 @@
 // Entry kernels for TensorRT's ahead-of-time plugins: a node is one launch of one of these, from PTX in the engine.
 //
-// TensorRT passes the inputs' pointers, then int32 values that tmdeploy/tensorrt/plugin/ derives from dimensions and
-// attributes, then the outputs' pointers. No launcher checks anything at run time, so each entry does: what docs/ops.md
-// forbids is answered by a plan that TokenReduce refuses, or by NaN, never by an access outside the tensors.
+// TensorRT passes the inputs' pointers, then int32 values, then the outputs' pointers. The values are what
+// tmdeploy/tensorrt/plugin/ derives from dimensions, and then the op's attributes in the order of op_attributes.h. No
+// launcher checks anything at run time, so each entry does: what docs/ops.md forbids is answered by a plan that TokenReduce
+// refuses, or by NaN, never by an access outside the tensors.
 // `slots` and `kept` carry counts as dimensions: their contents are not read.
 //
 // TM_ENTRY(threads, blocks_a_processor) starts an entry, TM_ENTRY_END(name) follows it; TM_LAYOUT tells the Python side the
@@ -44,8 +45,20 @@ TM_DEVICE void refuse_plan(int threads, std::int64_t image, int tokens, int slot
   for (int m = static_cast<int>(threadIdx.x); m < slots; m += threads) index[image * slots + m] = kRefused;
 }
 
-// metric_eps travels as its bits: extra arguments are integers.
-TM_DEVICE float float_of(int bits) { return __uint_as_float(static_cast<std::uint32_t>(bits)); }
+// An attribute from its int32: a float travels as its bits.
+template <class Value>
+TM_DEVICE Value from_code(int code) {
+  if constexpr (std::is_same_v<Value, float>)
+    return __uint_as_float(static_cast<std::uint32_t>(code));
+  else if constexpr (std::is_same_v<Value, bool>)
+    return code != 0;
+  else
+    return static_cast<Value>(code);
+}
+
+// For the lists of op_attributes.h: an entry's parameters, and what they say as a struct.
+#define TM_CODE(type, name, value) int name,
+#define TM_DECODE(type, name, value) attributes.name = tmdeploy::cuda::from_code<type>(name);
 
 template <class T>
 TM_DEVICE bool aligned_to_four(const T* data, int channels) {

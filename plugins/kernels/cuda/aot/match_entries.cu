@@ -7,20 +7,11 @@ namespace tmdeploy::cuda {
 namespace {
 
 template <class T, bool kFast>
-TM_DEVICE void match_entry(const T* metric, int batch, int tokens, int channels, int slots, int num_prefix,
-                           int unsorted, int eps_bits, int deterministic, std::int32_t* map, std::int32_t* index,
-                           float* sim) {
+TM_DEVICE void match_entry(const T* metric, int batch, int tokens, int channels, int slots,
+                           const MatchAttributes& attributes, std::int32_t* map, std::int32_t* index, float* sim) {
   TM_SHARED_MEMORY(memory);
   if (static_cast<std::int64_t>(blockIdx.x) >= batch) return;
-  MatchParams p{};
-  p.batch = batch;
-  p.tokens = tokens;
-  p.channels = channels;
-  p.slots = slots;
-  p.num_prefix = num_prefix;
-  p.order = unsorted != 0 ? MatchOrder::kTomeUnsorted : MatchOrder::kTome;
-  p.metric_eps = float_of(eps_bits);
-  p.deterministic = deterministic != 0;
+  const MatchParams p{attributes, batch, tokens, channels, slots};
   if (tokens > kMaxTokens || problem(p) != nullptr ||
       (kFast && (channels != kFastChannels || tokens > kFastTokens))) {
     refuse_plan(kPlanThreads, blockIdx.x, tokens, slots, map, index, sim);
@@ -34,14 +25,15 @@ TM_DEVICE void match_entry(const T* metric, int batch, int tokens, int channels,
 }  // namespace
 }  // namespace tmdeploy::cuda
 
-#define TM_MATCH_ENTRY(name, T, fast)                                                                             \
-  TM_ENTRY(tmdeploy::cuda::kPlanThreads, 1)                                                                       \
-  name(const T* metric, const std::int64_t* /*slots*/, int batch, int tokens, int channels, int slot_count,       \
-       int num_prefix, int unsorted, int eps_bits, int deterministic, std::int32_t* map, std::int32_t* index,     \
-       float* sim) {                                                                                              \
-    tmdeploy::cuda::match_entry<T, fast>(metric, batch, tokens, channels, slot_count, num_prefix, unsorted, eps_bits, \
-                                         deterministic, map, index, sim);                                         \
-  }                                                                                                               \
+#define TM_MATCH_ENTRY(name, T, fast)                                                                               \
+  TM_ENTRY(tmdeploy::cuda::kPlanThreads, 1)                                                                         \
+  name(const T* metric, const std::int64_t* /*slots*/, int batch, int tokens, int channels, int slot_count,         \
+       TM_MATCH_ATTRIBUTES(TM_CODE) std::int32_t* map, std::int32_t* index, float* sim) {                           \
+    using namespace tmdeploy;                                                                                       \
+    MatchAttributes attributes;                                                                                     \
+    TM_MATCH_ATTRIBUTES(TM_DECODE)                                                                                  \
+    tmdeploy::cuda::match_entry<T, fast>(metric, batch, tokens, channels, slot_count, attributes, map, index, sim); \
+  }                                                                                                                 \
   TM_ENTRY_END(name)
 
 TM_MATCH_ENTRY(tmdeploy_match_f32, float, false)

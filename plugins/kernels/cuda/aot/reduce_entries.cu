@@ -9,8 +9,8 @@ namespace {
 // kWidth 0: the mlerps.
 template <class T, int kFeatures, int kWidth>
 TM_DEVICE void reduce_entry(const T* x, const std::int32_t* map, const std::int32_t* index, const float* weight,
-                            int batch, int tokens, int slots, int features, int block_slots, int mode, T* y,
-                            float* wsum) {
+                            int batch, int tokens, int slots, int features, int block_slots,
+                            const ReduceAttributes& attributes, T* y, float* wsum) {
   TM_SHARED_MEMORY(memory);
   if (slots <= 0 || block_slots < 1) return;
   ReduceShape s{};
@@ -19,7 +19,7 @@ TM_DEVICE void reduce_entry(const T* x, const std::int32_t* map, const std::int3
   s.features = features;
   s.block_slots = block_slots;
   s.blocks = (slots + block_slots - 1) / block_slots;
-  s.mode = static_cast<ReduceMode>(mode);
+  s.mode = attributes.mode;
   if (static_cast<std::int64_t>(blockIdx.x) >= static_cast<std::int64_t>(batch) * s.blocks) return;
   constexpr int kStep = kWidth > 0 ? kWidth : 1;
   if (tokens > kMaxTokens || slots > kMaxTokens + 1 || block_slots > kMaxSlots || features % kStep != 0 ||
@@ -42,30 +42,37 @@ TM_DEVICE void reduce_entry(const T* x, const std::int32_t* map, const std::int3
 }  // namespace tmdeploy::cuda
 
 // Weighted, with half the blocks a processor: the 16-bit kernels would spill.
-#define TM_REDUCE_ENTRY(name, T, features, width, blocks)                                                              \
-  TM_ENTRY(tmdeploy::cuda::kReduceThreads, blocks)                                                                           \
-  name(const T* x, const std::int32_t* map, const std::int32_t* index, int batch, int tokens, int slots,               \
-       int feature_count, int block_slots, int mode, T* y, float* wsum) {                                              \
-    tmdeploy::cuda::reduce_entry<T, features, width>(x, map, index, nullptr, batch, tokens, slots, feature_count,      \
-                                                     block_slots, mode, y, wsum);                                      \
-  }                                                                                                                    \
-  TM_ENTRY_END(name)                                                                                                   \
-  TM_ENTRY(tmdeploy::cuda::kReduceThreads, ((blocks) + 1) / 2)                                                               \
-  name##_weighted(const T* x, const std::int32_t* map, const std::int32_t* index, const float* weight, int batch,      \
-                  int tokens, int slots, int feature_count, int block_slots, int mode, T* y, float* wsum) {            \
-    tmdeploy::cuda::reduce_entry<T, features, width>(x, map, index, weight, batch, tokens, slots, feature_count,       \
-                                                     block_slots, mode, y, wsum);                                      \
-  }                                                                                                                    \
+#define TM_REDUCE_ENTRY(name, T, features, width, blocks)                                                         \
+  TM_ENTRY(tmdeploy::cuda::kReduceThreads, blocks)                                                                \
+  name(const T* x, const std::int32_t* map, const std::int32_t* index, int batch, int tokens, int slots,          \
+       int feature_count, int block_slots, TM_REDUCE_ATTRIBUTES(TM_CODE) T* y, float* wsum) {                     \
+    using namespace tmdeploy;                                                                                     \
+    ReduceAttributes attributes;                                                                                  \
+    TM_REDUCE_ATTRIBUTES(TM_DECODE)                                                                               \
+    tmdeploy::cuda::reduce_entry<T, features, width>(x, map, index, nullptr, batch, tokens, slots, feature_count, \
+                                                     block_slots, attributes, y, wsum);                           \
+  }                                                                                                               \
+  TM_ENTRY_END(name)                                                                                              \
+  TM_ENTRY(tmdeploy::cuda::kReduceThreads, ((blocks) + 1) / 2)                                                    \
+  name##_weighted(const T* x, const std::int32_t* map, const std::int32_t* index, const float* weight, int batch, \
+                  int tokens, int slots, int feature_count, int block_slots, TM_REDUCE_ATTRIBUTES(TM_CODE) T* y,  \
+                  float* wsum) {                                                                                  \
+    using namespace tmdeploy;                                                                                     \
+    ReduceAttributes attributes;                                                                                  \
+    TM_REDUCE_ATTRIBUTES(TM_DECODE)                                                                               \
+    tmdeploy::cuda::reduce_entry<T, features, width>(x, map, index, weight, batch, tokens, slots, feature_count,  \
+                                                     block_slots, attributes, y, wsum);                           \
+  }                                                                                                               \
   TM_ENTRY_END(name##_weighted)
 
 // blocks: of a processor, as many as leave enough registers.
-#define TM_REDUCE_ENTRIES(type, T, width, blocks)                                                          \
-  TM_REDUCE_ENTRY(tmdeploy_reduce_##type##_192, T, 192, width, blocks)                                     \
-  TM_REDUCE_ENTRY(tmdeploy_reduce_##type##_384, T, 384, width, blocks)                                     \
-  TM_REDUCE_ENTRY(tmdeploy_reduce_##type##_768, T, 768, width, blocks)                                     \
-  TM_REDUCE_ENTRY(tmdeploy_reduce_##type##_1024, T, 1024, width, 3)                                        \
-  TM_REDUCE_ENTRY(tmdeploy_reduce_##type##_wide, T, 0, width, 3)                                           \
-  TM_REDUCE_ENTRY(tmdeploy_reduce_##type, T, 0, 1, 3)                                                      \
+#define TM_REDUCE_ENTRIES(type, T, width, blocks)                      \
+  TM_REDUCE_ENTRY(tmdeploy_reduce_##type##_192, T, 192, width, blocks) \
+  TM_REDUCE_ENTRY(tmdeploy_reduce_##type##_384, T, 384, width, blocks) \
+  TM_REDUCE_ENTRY(tmdeploy_reduce_##type##_768, T, 768, width, blocks) \
+  TM_REDUCE_ENTRY(tmdeploy_reduce_##type##_1024, T, 1024, width, 3)    \
+  TM_REDUCE_ENTRY(tmdeploy_reduce_##type##_wide, T, 0, width, 3)       \
+  TM_REDUCE_ENTRY(tmdeploy_reduce_##type, T, 0, 1, 3)                  \
   TM_REDUCE_ENTRY(tmdeploy_reduce_##type##_mlerp, T, 0, 0, 1)
 
 TM_REDUCE_ENTRIES(f32, float, 4, 4)

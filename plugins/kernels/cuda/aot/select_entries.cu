@@ -7,23 +7,12 @@ namespace tmdeploy::cuda {
 namespace {
 
 template <class T, bool kFast>
-TM_DEVICE void select_entry(Leftover leftover, const void* score, const T* metric, int batch, int tokens, int channels,
-                            int slots, int kept, int score_type, int num_prefix, int by_index, int eps_bits,
-                            int deterministic, std::int32_t* map, std::int32_t* index, float* sim,
-                            std::int32_t* count) {
+TM_DEVICE void select_entry(const void* score, const T* metric, int batch, int tokens, int channels, int slots,
+                            int kept, int score_type, const SelectAttributes& attributes, std::int32_t* map, std::int32_t* index,
+                            float* sim, std::int32_t* count) {
   TM_SHARED_MEMORY(memory);
   if (static_cast<std::int64_t>(blockIdx.x) >= batch) return;
-  SelectParams p{};
-  p.batch = batch;
-  p.tokens = tokens;
-  p.channels = channels;
-  p.slots = slots;
-  p.kept = kept;
-  p.num_prefix = num_prefix;
-  p.leftover = leftover;
-  p.order = by_index != 0 ? SelectOrder::kIndex : SelectOrder::kScore;
-  p.metric_eps = float_of(eps_bits);
-  p.deterministic = deterministic != 0;
+  const SelectParams p{attributes, batch, tokens, channels, slots, kept};
   if (tokens > kMaxTokens || problem(p) != nullptr ||
       (kFast && (channels != kFastChannels || tokens > kFastTokens))) {
     refuse_plan(kPlanThreads, blockIdx.x, tokens, slots, map, index, sim);
@@ -32,42 +21,53 @@ TM_DEVICE void select_entry(Leftover leftover, const void* score, const T* metri
   }
   SelectShape s = shape_of(p, static_cast<Dtype>(score_type));
   constexpr int kChunkSize = kFast ? kFastChunk : kChunk;
-  const bool nearest = leftover == Leftover::kNearest;
+  const bool nearest = p.leftover == Leftover::kNearest;
   s.aligned = nearest && aligned_to_four(metric, channels);
-  const int front = static_cast<int>(front_bytes(tokens - num_prefix, nearest, sizeof(ProposalTile<kChunkSize>)));
+  const int patches = tokens - static_cast<int>(p.num_prefix);
+  const int front = static_cast<int>(front_bytes(patches, nearest, sizeof(ProposalTile<kChunkSize>)));
   plan_image<T, kFast ? kFastChannels : 0, kChunkSize>(memory, score, metric, s, front, map, index, sim, count);
 }
 
 }  // namespace
 }  // namespace tmdeploy::cuda
 
+// `attributes`, with the leftover that the entry is for: known to the compiler.
+#define TM_SELECT_DECODE(kind)    \
+  using namespace tmdeploy;       \
+  SelectAttributes attributes;    \
+  TM_SELECT_ATTRIBUTES(TM_DECODE) \
+  attributes.leftover = Leftover::kind;
+
 TM_ENTRY(tmdeploy::cuda::kPlanThreads)
 tmdeploy_select_drop(const void* score, const std::int64_t* /*slots*/, int batch, int tokens, int slot_count,
-                     int score_type, int num_prefix, int by_index, std::int32_t* map, std::int32_t* index, float* sim,
+                     int score_type, TM_SELECT_ATTRIBUTES(TM_CODE) std::int32_t* map, std::int32_t* index, float* sim,
                      std::int32_t* count) {
-  tmdeploy::cuda::select_entry<float, false>(tmdeploy::Leftover::kDrop, score, nullptr, batch, tokens, 0, slot_count,
-                                             slot_count, score_type, num_prefix, by_index, 0, 1, map, index, sim, count);
+  TM_SELECT_DECODE(kDrop)
+  tmdeploy::cuda::select_entry<float, false>(score, nullptr, batch, tokens, 0, slot_count, slot_count, score_type,
+                                             attributes, map, index, sim, count);
 }
 TM_ENTRY_END(tmdeploy_select_drop)
 
 TM_ENTRY(tmdeploy::cuda::kPlanThreads)
 tmdeploy_select_fuse(const void* score, const std::int64_t* /*slots*/, const std::int64_t* /*kept*/, int batch,
-                     int tokens, int slot_count, int kept_count, int score_type, int num_prefix, int by_index,
-                     std::int32_t* map, std::int32_t* index, float* sim, std::int32_t* count) {
-  tmdeploy::cuda::select_entry<float, false>(tmdeploy::Leftover::kFuse, score, nullptr, batch, tokens, 0, slot_count,
-                                             kept_count, score_type, num_prefix, by_index, 0, 1, map, index, sim, count);
+                     int tokens, int slot_count, int kept_count, int score_type,
+                     TM_SELECT_ATTRIBUTES(TM_CODE) std::int32_t* map, std::int32_t* index, float* sim,
+                     std::int32_t* count) {
+  TM_SELECT_DECODE(kFuse)
+  tmdeploy::cuda::select_entry<float, false>(score, nullptr, batch, tokens, 0, slot_count, kept_count, score_type,
+                                             attributes, map, index, sim, count);
 }
 TM_ENTRY_END(tmdeploy_select_fuse)
 
-#define TM_NEAREST_ENTRY(name, T, fast)                                                                                \
-  TM_ENTRY(tmdeploy::cuda::kPlanThreads)                                                                               \
-  name(const void* score, const std::int64_t* /*slots*/, const T* metric, int batch, int tokens, int channels,         \
-       int slot_count, int score_type, int num_prefix, int by_index, int eps_bits, int deterministic,                  \
-       std::int32_t* map, std::int32_t* index, float* sim, std::int32_t* count) {                                      \
-    tmdeploy::cuda::select_entry<T, fast>(tmdeploy::Leftover::kNearest, score, metric, batch, tokens, channels,        \
-                                          slot_count, slot_count, score_type, num_prefix, by_index, eps_bits,          \
-                                          deterministic, map, index, sim, count);                                      \
-  }                                                                                                                    \
+#define TM_NEAREST_ENTRY(name, T, fast)                                                                        \
+  TM_ENTRY(tmdeploy::cuda::kPlanThreads)                                                                       \
+  name(const void* score, const std::int64_t* /*slots*/, const T* metric, int batch, int tokens, int channels, \
+       int slot_count, int score_type, TM_SELECT_ATTRIBUTES(TM_CODE) std::int32_t* map, std::int32_t* index,   \
+       float* sim, std::int32_t* count) {                                                                      \
+    TM_SELECT_DECODE(kNearest)                                                                                 \
+    tmdeploy::cuda::select_entry<T, fast>(score, metric, batch, tokens, channels, slot_count, slot_count,      \
+                                          score_type, attributes, map, index, sim, count);                     \
+  }                                                                                                            \
   TM_ENTRY_END(name)
 
 TM_NEAREST_ENTRY(tmdeploy_select_nearest_f32, float, false)
