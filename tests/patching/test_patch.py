@@ -65,9 +65,9 @@ def test_prop_attn_is_masked_multiplicity():
     from tmdeploy.patching.attention import attend
 
     attention = model.blocks[0].attn
-    biased, _ = attend(attention, x, size=size, planner=None)
+    biased, _ = attend(attention, x, size=size)
     repeated = x.repeat_interleave(size[0].long(), dim=1)
-    plain, _ = attend(attention, repeated, size=None, planner=None)
+    plain, _ = attend(attention, repeated, size=None)
     first_copy = [0, 1, 4, 5, 7, 8]
     torch.testing.assert_close(biased[0], plain[0, first_copy])
 

@@ -198,8 +198,8 @@ def open_runner(
         CheckpointError: The file cannot be read or does not fit.
     """
     require("torch", purpose=f"running the checkpoint {path}")
-    from tmdeploy.models.checkpoint import build_model, load_checkpoint
-    from tmdeploy.patching import attach
+    from tmdeploy.models.checkpoint import load_checkpoint
+    from tmdeploy.patching import patched_model
 
     device = _checked_device(device)
     start = perf_counter()
@@ -212,10 +212,10 @@ def open_runner(
         ema=ema,
         ignore_extra=ignore_extra,
         trust_checkpoint=trust_checkpoint,
+        method=None if recipe is None else recipe.spec,
     )
     chosen = recipe or loaded.recipe or Recipe(method="none")
-    module = build_model(loaded)
-    attach(module, chosen)
+    module = patched_model(loaded, chosen)
     runner = PytorchRunner(
         module,
         chosen,

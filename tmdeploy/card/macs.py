@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tmdeploy.card.arch import VitConfig
 from tmdeploy.card.facts import AnyConfig
 from tmdeploy.card.schedule import Step
-from tmdeploy.methods.spec import Match, MethodSpec, Score, Select
+from tmdeploy.methods.spec import Match, MethodSpec, Metric, Score, Select
 
 
 def total_macs(config: AnyConfig, steps: Sequence[Step] = ()) -> int | None:
@@ -29,13 +29,14 @@ class MacCount:
         stem: Patch embedding, all scales.
         blocks: Each block.
         head: Classifier heads.
-        reduction: Similarities of the planners and sums of the reduces; not in `total`.
+        reduction: Similarities of the planners and sums of the reduces; not in `total`. None: the method computes a
+            signal of its own, by what nobody counted.
     """
 
     stem: int
     blocks: tuple[int, ...]
     head: int
-    reduction: int
+    reduction: int | None
 
     @property
     def total(self) -> int:
@@ -54,13 +55,14 @@ def model_macs(config: VitConfig, steps: Sequence[Step] = (), spec: MethodSpec |
     width = config.width
     by_block = {step.block: step for step in steps}
     tokens = config.tokens
-    blocks, reduction = [], 0
+    blocks: list[int] = []
+    reduction: int | None = None if spec is not None and spec.custom_signals else 0
     for block in range(config.depth):
         step = by_block.get(block)
         after = step.tokens_out if step is not None else tokens
         attention = 4 * tokens * width**2 + 2 * tokens**2 * width
         blocks.append(attention + 2 * after * width * config.mlp_width)
-        if step is not None and spec is not None:
+        if step is not None and spec is not None and reduction is not None:
             reduction += _reduction_macs(config, spec, step)
         tokens = after
     heads = 2 if config.distilled else 1
@@ -91,6 +93,6 @@ def _reduction_macs(config: VitConfig, spec: MethodSpec, step: Step) -> int:
         if planner.metric is None:
             return score + moved
         kept = step.tokens_out - config.num_prefix
-        depth = config.width if planner.metric.value == "x" else config.width // config.heads
+        depth = config.width if planner.metric is Metric.TOKENS else config.width // config.heads
         return score + (patches - kept) * kept * depth + moved
     return 0

@@ -18,7 +18,7 @@ from tmdeploy.errors import ExportError, UnsupportedModel, UsageError
 from tmdeploy.export.request import FileForm
 from tmdeploy.export.write import ExportResult, Subject, write_file
 from tmdeploy.models.describe import describe, stated_preprocessing, unmerged
-from tmdeploy.patching import reduction_of, unpatch
+from tmdeploy.patching import halve, reduction_of, unpatch
 from tmdeploy.patching.structure import find_blocks, image_shape
 from tmdeploy.system.progress import Progress, silent
 
@@ -107,7 +107,7 @@ def export_module(
     if "features" in form.outputs and not isinstance(getattr(frozen, "head", None), nn.Module):
         raise UsageError(f"{type(module).__name__} has no `head`, whose input the output features would be")
     if precision == "fp16":
-        frozen.half()
+        halve(frozen, state.parts)
     subject = Subject(
         module=frozen,
         recipe=state.recipe.model_copy(

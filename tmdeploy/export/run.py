@@ -12,11 +12,12 @@ from tmdeploy.card.recipe import Recipe, make_recipe
 from tmdeploy.export.against import prove
 from tmdeploy.export.request import ExportRequest
 from tmdeploy.export.write import ExportResult, Subject, write_file
+from tmdeploy.methods import build_method
 from tmdeploy.models.assume import assumption_notes
-from tmdeploy.models.checkpoint import LoadedCheckpoint, build_model, load_checkpoint
+from tmdeploy.models.checkpoint import LoadedCheckpoint, load_checkpoint
 from tmdeploy.models.formats import read_file
 from tmdeploy.models.state_dict import find_state_dict
-from tmdeploy.patching import attach
+from tmdeploy.patching import halve, patched_model, reduction_of
 from tmdeploy.system.progress import Progress, silent
 
 
@@ -45,10 +46,10 @@ def export_checkpoint(request: ExportRequest, progress: Progress = silent) -> Ex
         ema=request.ema,
         ignore_extra=request.ignore_extra,
         trust_checkpoint=request.trust_checkpoint,
+        method=None if request.method is None else build_method(request.method, request.options),
     )
     recipe = _recipe(request, loaded)
-    module = build_model(loaded)
-    attach(module, recipe, deterministic=request.deterministic)
+    module = patched_model(loaded, recipe, deterministic=request.deterministic)
     proof = None
     if request.against is not None:  # first: the owner's model says sooner than the file what is wrong
         proof = prove(
@@ -60,7 +61,7 @@ def export_checkpoint(request: ExportRequest, progress: Progress = silent) -> Ex
             progress=progress,
         )
     if request.precision == "fp16":
-        module.half()
+        halve(module, reduction_of(module).parts)
     subject = Subject(
         module=module,
         recipe=recipe,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -28,6 +29,28 @@ class Score(enum.Enum):
     def needs_class_token(self) -> bool:
         """Whether it reads the class token's attention row."""
         return self in {Score.CLS, Score.CLS_VALUE, Score.ATS}
+
+
+@dataclass(frozen=True)
+class CustomSignal:
+    """A score [B, N] or metric [B, N, C] that a method computes itself.
+
+    Attributes:
+        compute: `package.module:name`, imported when a model is patched. A function of the tokens after attention and
+            of the attention (`patching.signals.Compute`) that returns it; or, with `weights`, what makes such an
+            nn.Module for `patching.parts.Sizes`.
+        weights: Where that module stands in the model, and so how its weights are named: `score_predictor.{step}`,
+            `blocks.{block}.metric`; {step} counts the steps from 0, {block} is the block's number. None: it has none.
+        needs_class_token: Whether it reads the class token's row of the attention.
+    """
+
+    compute: str
+    weights: str | None = None
+    needs_class_token: bool = False
+
+    def name_of(self, step: int, block: int) -> str:
+        """Where the module of one step stands."""
+        return (self.weights or "").format(step=step, block=block)
 
 
 # What the options `score` and `pool` of several methods say of themselves.
@@ -68,17 +91,17 @@ class ReduceMode(enum.Enum):
 class Match:
     """Plan by TokenMatch: r tokens merge into the most similar token of the other half."""
 
-    metric: Metric
+    metric: Metric | CustomSignal
 
 
 @dataclass(frozen=True)
 class Select:
     """Plan by TokenSelect: the highest scores are kept."""
 
-    score: Score
+    score: Score | CustomSignal
     leftover: Leftover
     order: Literal["score", "index"]
-    metric: Metric | None = None
+    metric: Metric | CustomSignal | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +136,21 @@ class MethodSpec:
         if self.planner is None:
             return None
         return "r" if isinstance(self.planner, Match) else "keep"
+
+    @property
+    def custom_signals(self) -> tuple[CustomSignal, ...]:
+        """The signals that it computes itself."""
+        asked = (getattr(self.planner, "metric", None), getattr(self.planner, "score", None))
+        return tuple(signal for signal in asked if isinstance(signal, CustomSignal))
+
+    def owns(self, weight: str) -> bool:
+        """Whether a weight, by its name in the model, is of a part that the method adds."""
+        patterns = (
+            re.escape(signal.weights).replace(r"\{step\}", r"\d+").replace(r"\{block\}", r"\d+")
+            for signal in self.custom_signals
+            if signal.weights is not None
+        )
+        return any(re.match(rf"{pattern}\.", weight) for pattern in patterns)
 
     @property
     def fuses(self) -> bool:

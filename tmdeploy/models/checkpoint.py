@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from tmdeploy.card.arch import VitConfig, architecture, default_preprocessing
 from tmdeploy.card.metadata import Assumption, Preprocessing
 from tmdeploy.card.recipe import Recipe
 from tmdeploy.errors import CheckpointError, UsageError
+from tmdeploy.methods import MethodSpec
 from tmdeploy.models.assume import Assumed, assumption
-from tmdeploy.models.describe import describe, stated_preprocessing
+from tmdeploy.models.describe import describe, own_weights, stated_preprocessing
 from tmdeploy.models.document import Description
 from tmdeploy.models.formats import read_file, write_file
 from tmdeploy.models.infer_arch import check_described, infer, with_image_size
@@ -40,12 +41,13 @@ class LoadedCheckpoint:
         path: Where it is from.
         sha256: Of the file, hexadecimal.
         config: Its architecture, at the image size asked for.
-        state_dict: Weights by timm's names, float32; the position embedding fits the image size.
+        state_dict: The ViT's weights by timm's names, float32; the position embedding fits the image size.
         recipe: Method and schedule it was trained with, where the file says so (tmdeploy's own do).
         preprocessing: From the file, else what the architecture's published weights use.
         class_names: From the file, else none.
         assumptions: What neither names nor shapes of the weights show, and what was taken for it; tmdeploy's own files
             leave nothing open.
+        parts: Weights of its method's own parts, or of those of the method asked for.
         notes: What was assumed, chosen or ignored on the way and a user should know, one sentence each.
     """
 
@@ -57,6 +59,7 @@ class LoadedCheckpoint:
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
     assumptions: tuple[Assumption, ...] = ()
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -70,6 +73,7 @@ def load_checkpoint(
     ema: bool = False,
     ignore_extra: bool = False,
     trust_checkpoint: bool = False,
+    method: MethodSpec | None = None,
 ) -> LoadedCheckpoint:
     """Read a checkpoint: a state_dict in a file of torch.save or safetensors, or tmdeploy's own of either kind.
 
@@ -84,6 +88,7 @@ def load_checkpoint(
         ema: Read the averaged copy of the weights.
         ignore_extra: Leave out weights that the ViT does not have, unless they are of its blocks.
         trust_checkpoint: Allow unpickling, which runs whatever code the file holds.
+        method: What will reduce its tokens, whose own weights may be among the file's; None: what the file names.
 
     Raises:
         CheckpointError: The file cannot be read, is not trusted, is no ViT (or not the named one), or may be several.
@@ -95,11 +100,14 @@ def load_checkpoint(
     assumed = Assumed.parse(assume, num_heads=num_heads)
     contents = read_file(path, trust=trust_checkpoint)
     found, notes = find_state_dict(contents.held, path, ema=ema, ignore_extra=ignore_extra)
+    description = contents.description
+    recipe = None if description is None else description.recipe
+    specs = [spec for spec in (method, None if recipe is None else recipe.spec) if spec is not None]
+    parts = {name: weight for name, weight in found.items() if any(spec.owns(name) for spec in specs)}
+    found = {name: weight for name, weight in found.items() if name not in parts}
     weights = to_timm_names(found)
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    description = contents.description
     assumptions: tuple[Assumption, ...] = ()
-    recipe = None if description is None else description.recipe
     try:
         if description is None:
             named = has_official_gammas(found)
@@ -131,6 +139,7 @@ def load_checkpoint(
         preprocessing=preprocessing,
         class_names=() if description is None else description.class_names,
         assumptions=assumptions,
+        parts=parts,
         notes=notes,
     )
 
@@ -153,7 +162,8 @@ def build_model(loaded: LoadedCheckpoint) -> VisionTransformer:
         raise CheckpointError(
             f"the weights do not fit {_called(loaded.config)}: {problem}", path=loaded.path, remedy=remedy
         )
-    broken = [name for name, tensor in loaded.state_dict.items() if not bool(torch.isfinite(tensor).all())]
+    every = {**loaded.state_dict, **loaded.parts}
+    broken = [name for name, tensor in every.items() if not bool(torch.isfinite(tensor).all())]
     if broken:
         raise CheckpointError(
             f"NaN or infinite values in {_list(broken)}", path=loaded.path, remedy="Get or train the checkpoint again"
@@ -180,15 +190,15 @@ def save_checkpoint(
 
     Args:
         path: `.pt` or `.safetensors`.
-        model: Ours or a timm-style ViT that computes what ours does (`describe`); patched or not: only its weights and
-            config are stored.
+        model: Ours or a timm-style ViT that computes what ours does (`describe`); patched or not: only its weights
+            (those of its method's parts included) and its config are stored.
         recipe: Method and schedule it was trained with.
         preprocessing: How images become its input; None takes what the architecture's published weights use.
         class_names: One a class.
 
     Raises:
-        UsageError: Unknown suffix, a recipe, preprocessing or class names that do not fit the model, or a model that
-            a checkpoint cannot describe.
+        UsageError: Unknown suffix, parts of a method that the recipe does not name, a recipe, preprocessing or class
+            names that do not fit the model, or a model that a checkpoint cannot describe.
         ArtifactError: The file cannot be written.
     """
     path = Path(path)
@@ -206,6 +216,12 @@ def save_checkpoint(
     )
     description.check()
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    added = sorted(weights.keys() - own_weights(model).keys())
+    if added and (recipe is None or not all(map(recipe.spec.owns, added))):
+        raise UsageError(
+            f"the model's method has weights ({_list(added)}) and the checkpoint's recipe is not of that method",
+            remedy="Pass recipe=tmdeploy.patching.reduction_of(model).recipe",
+        )
     with atomic_path(path) as temporary:
         write_file(temporary, weights, description)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from tmdeploy.card.arch import VitConfig
 from tmdeploy.card.facts import ModelFacts
@@ -17,7 +17,8 @@ from tmdeploy.card.metadata import Preprocessing
 from tmdeploy.errors import UsageError
 from tmdeploy.models.vit import VisionTransformer
 
-REDUCTION = "_tmdeploy_reduction"  # where a patched module keeps its state; `amounts` are its steps
+# Where a patched module keeps its state; `amounts` are its steps, `parts` what the method added.
+REDUCTION = "_tmdeploy_reduction"
 _ACTIVATIONS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu", "ReLU": "relu", "SiLU": "silu"}
 _CLOSE = 1e-4  # of the largest output
 
@@ -40,10 +41,16 @@ def describe(module: nn.Module) -> VitConfig | None:
         config = module.config if isinstance(module, VisionTransformer) else VitConfig.model_validate(_read(module))
         with torch.device("meta"):
             ours = VisionTransformer(config)
-        ours.load_state_dict(module.state_dict(), strict=True, assign=True)
+        ours.load_state_dict(own_weights(module), strict=True, assign=True)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError, UsageError):
         return None
     return config if _same(ours.eval(), module, config) else None
+
+
+def own_weights(module: nn.Module) -> dict[str, Tensor]:
+    """The state_dict without the parts that a patch added."""
+    parts = tuple(f"{name}." for name in getattr(module.__dict__.get(REDUCTION), "parts", ()))
+    return {name: weight for name, weight in module.state_dict().items() if not name.startswith(parts)}
 
 
 def stated_preprocessing(module: nn.Module, config: VitConfig | ModelFacts) -> Preprocessing | None:

@@ -1,42 +1,26 @@
-"""Self-attention of a timm-style block that also hands out what a planner decides on."""
+"""Self-attention of a timm-style block that also hands out what it worked on."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tmdeploy.methods.spec import Match, Metric, Score, Select
+from tmdeploy.patching.signals import Attention
 
 
-@dataclass(frozen=True)
-class Signals:
-    """What a reduction step needs from the attention: metric [B, N, C] and score [B, N], float32, where asked for."""
-
-    metric: Tensor | None = None
-    score: Tensor | None = None
-
-
-def attend(
-    attn: nn.Module, x: Tensor, *, size: Tensor | None, planner: Match | Select | None, num_prefix: int = 0
-) -> tuple[Tensor, Signals]:
-    """Run `attn` on x, with log(size) added to the logits where size is given, and compute the planner's signals.
-
-    The score of a selection is computed on the side, from the class token's row alone where it can be: the attention
-    itself stays a plain softmax(QK^T)V that a backend can fuse (docs/architecture.md).
+def attend(attn: nn.Module, x: Tensor, *, size: Tensor | None, num_prefix: int = 0) -> tuple[Tensor, Attention]:
+    """Run `attn` on x, with log(size) added to the logits where size is given.
 
     Args:
         attn: Module with `qkv`, `proj`, `num_heads` and optionally `q_norm`, `k_norm`, `norm`, `gate`, `attn_drop`,
             `proj_drop`, as timm's Attention.
         x: [B, N, C], normalised.
         size: float32 [B, N] for proportional attention (ToMe, section 3.3); None for the plain softmax.
-        planner: Whose signals to compute; None computes none.
-        num_prefix: Prefix tokens, whose attention a score of attention received leaves out.
+        num_prefix: Prefix tokens.
 
     Returns:
-        The attention's output [B, N, C], before LayerScale and residual; the signals.
+        The attention's output [B, N, C], before LayerScale and residual; what it worked on.
     """
     batch, tokens, _ = x.shape
     qkv = _call(attn, "qkv", x)
@@ -51,7 +35,7 @@ def attend(
     if isinstance(gate := getattr(attn, "gate", None), nn.Module):
         out = out * gate(x).sigmoid()
     out = _optional(attn, "proj_drop", _call(attn, "proj", out))
-    return out, _signals(planner, q, k, v, scale, bias, num_prefix)
+    return out, Attention(x, q, k, v, scale, bias, num_prefix)
 
 
 def _softmax_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None, *, dropout: float) -> Tensor:
@@ -66,59 +50,10 @@ def _softmax_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tens
     return logits.softmax(dim=-1) @ v
 
 
-def _signals(
-    planner: Match | Select | None,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    scale: float,
-    bias: Tensor | None,
-    num_prefix: int,
-) -> Signals:
-    if planner is None:
-        return Signals()
-    metric = _head_mean(k.float()) if planner.metric is Metric.KEYS else None
-    if isinstance(planner, Match):
-        return Signals(metric=metric)
-    if planner.score is Score.KEY_NORM:
-        norm = _norm(k.float()).mean(dim=1)
-        return Signals(metric=metric, score=norm / norm.sum(dim=-1, keepdim=True))
-    # rows of the attention matrix, in float32 whatever the model's precision
-    asking = q[:, :, num_prefix:] if planner.score is Score.RECEIVED else q[:, :, :1]
-    logits = (asking.float() * scale) @ k.float().transpose(-2, -1)
-    if bias is not None:
-        logits = logits + bias
-    rows = logits.softmax(dim=-1)  # [B, H, 1 or N - P, N]
-    if planner.score is Score.RECEIVED:
-        return Signals(metric=metric, score=rows.mean(dim=(1, 2)))
-    row = rows[:, :, 0]  # [B, H, N]
-    if planner.score is Score.CLS:
-        score = row.mean(dim=1)
-    elif planner.score is Score.CLS_VALUE:
-        score = (row * _norm(v.float())).mean(dim=1)
-    else:
-        score = row.sum(dim=1) * _norm(v.float().transpose(1, 2).flatten(2))
-    return Signals(metric=metric, score=score)
-
-
-def _head_mean(k: Tensor) -> Tensor:
-    """Mean over the heads: [B, H, N, C] to [B, N, C]."""
-    if not torch.compiler.is_exporting():
-        return k.mean(dim=1)
-    # ONNX Runtime's ReduceMean over an axis that is not the last takes three times as long as this product
-    batch, heads, tokens, width = k.shape
-    weights = torch.full((1, heads), 1.0 / heads, dtype=k.dtype, device=k.device)
-    return (weights @ k.reshape(batch, heads, tokens * width)).reshape(batch, tokens, width)
-
-
 def _dropout(attn: nn.Module) -> float:
     """Of the attention weights, in training."""
     drop = getattr(attn, "attn_drop", None)
     return drop.p if attn.training and isinstance(drop, nn.Dropout) else 0.0
-
-
-def _norm(x: Tensor) -> Tensor:
-    return x.square().sum(dim=-1).sqrt()
 
 
 def _call(module: nn.Module, name: str, x: Tensor) -> Tensor:

@@ -182,7 +182,7 @@ class _Watch:
             placement = "pre"
         else:
             self._refuse("does not attend to its tokens, or to norm1 of them")
-        ours = attend(self._attn, into, size=None, planner=None)[0]
+        ours = attend(self._attn, into, size=None)[0]
         if _difference(ours, attended) > 1.0:
             self._refuse(
                 f"its attention ({type(self._attn).__name__}) is no plain softmax attention over qkv"

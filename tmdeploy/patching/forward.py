@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,8 +11,9 @@ from torch import Tensor, nn
 
 from tmdeploy.errors import UnsupportedModel
 from tmdeploy.methods.spec import Match, Select
-from tmdeploy.patching.attention import Signals, attend
+from tmdeploy.patching.attention import attend
 from tmdeploy.patching.reduction import KEY, Reduction
+from tmdeploy.patching.signals import Attention, Signals, shared_signals
 
 Placement = Literal["pre", "res_post"]
 
@@ -49,7 +51,7 @@ def reducing_forward(self: nn.Module, x: Tensor, *args: object, **kwargs: object
         size=state.size if state.spec.prop_attn else None,
         planner=state.spec.planner if has_step else None,
         num_prefix=state.num_prefix,
-        reduce=(lambda tokens, signals: state.step(number, tokens, signals)) if has_step else None,
+        reduce=functools.partial(state.step, number) if has_step else None,
     )
 
 
@@ -61,7 +63,7 @@ def run_block(
     size: Tensor | None = None,
     planner: Match | Select | None = None,
     num_prefix: int = 0,
-    reduce: Callable[[Tensor, Signals], Tensor] | None = None,
+    reduce: Callable[[Tensor, Signals, Attention], Tensor] | None = None,
 ) -> Tensor:
     """A block as timm writes it: x + ls1(attn(norm1(x))), then x + ls2(mlp(norm2(x))), with drop paths.
 
@@ -70,16 +72,17 @@ def run_block(
         x: [B, N, C].
         placement: `res_post` normalises the branches' results: x + norm1(attn(x)), then x + norm2(mlp(x)).
         size: As `attend`.
-        planner: As `attend`.
+        planner: Whose signals to compute; None computes none.
         num_prefix: As `attend`.
-        reduce: Applied between the two: tokens [B, N, C] and signals to tokens [B, M, C].
+        reduce: Applied between the two: tokens [B, N, C], signals and attention to tokens [B, M, C].
     """
     before = placement == "pre"
     attn, norm1, mlp, norm2 = (block.get_submodule(name) for name in ("attn", "norm1", "mlp", "norm2"))
-    attended, signals = attend(attn, norm1(x) if before else x, size=size, planner=planner, num_prefix=num_prefix)
+    attended, attention = attend(attn, norm1(x) if before else x, size=size, num_prefix=num_prefix)
+    signals = shared_signals(planner, attention) if planner is not None else Signals()
     x = x + _branch(block, ("ls1", "drop_path1"), attended if before else norm1(attended))
     if reduce is not None:
-        x = reduce(x, signals)
+        x = reduce(x, signals, attention)
     hidden = mlp(norm2(x)) if before else norm2(mlp(x))
     return x + _branch(block, ("ls2", "drop_path2"), hidden)
 

@@ -11,9 +11,13 @@ from torch import Tensor, nn
 
 from tmdeploy.card.recipe import Recipe, make_recipe
 from tmdeploy.errors import UnsupportedModel, UsageError
-from tmdeploy.methods.spec import Select
+from tmdeploy.methods import build_method
+from tmdeploy.methods.spec import CustomSignal, Select
+from tmdeploy.models.checkpoint import LoadedCheckpoint, build_model
+from tmdeploy.models.vit import VisionTransformer
 from tmdeploy.patching.check import compare, example_for, observe, run_quietly
 from tmdeploy.patching.forward import Place, Placement, reducing_forward, sized_pool
+from tmdeploy.patching.parts import load_parts, make_signals
 from tmdeploy.patching.reduction import KEY, Reduction, reduction_of
 from tmdeploy.patching.structure import check_module, find_blocks, patches_of, placement_of, prefix_of
 
@@ -34,7 +38,8 @@ def patch(
     """Make a timm-style ViT reduce its tokens.
 
     The blocks' `forward` is replaced on the instances: parameters, buffers and their names stay as they are, so
-    checkpoints load and save as before. Patching again replaces the earlier patch.
+    checkpoints load and save as before. Patching again replaces the earlier patch. A method that learns adds its own
+    modules, to be trained or loaded with the model's weights; one that is there under its name is taken over.
 
         model = tmdeploy.patch(timm.create_model("deit_small_patch16_224"), "tome", r=13)
 
@@ -62,7 +67,7 @@ def patch(
         UsageError: Unknown method or option, or an impossible schedule.
     """
     check_module(module)
-    blocks = find_blocks(module)
+    blocks = find_blocks(module, method.spec if isinstance(method, Recipe) else build_method(method, options))
     before = _Before(module, blocks)
     try:
         unpatch(module)
@@ -100,27 +105,35 @@ def attach(
         deterministic: Planners accumulate in float64.
 
     Raises:
-        UnsupportedModel: The method needs a class token, or the module pools in a way that cannot be reached.
+        UnsupportedModel: The method needs a class token, or a part that cannot be made, or the module pools in a way
+            that cannot be reached.
         UsageError: The recipe names blocks that the module does not have.
     """
-    blocks = find_blocks(module)
+    blocks = find_blocks(module, recipe.spec)
     beyond = [layer for layer in recipe.layers if layer >= len(blocks)]
     if beyond:
         raise UsageError(f"the recipe reduces in block {beyond[0]}; the module has {len(blocks)} blocks")
     has_class_token = getattr(module, "cls_token", None) is not None
     planner = recipe.spec.planner
     if isinstance(planner, Select) and planner.score.needs_class_token and not has_class_token:
+        score = planner.score.compute if isinstance(planner.score, CustomSignal) else f"score={planner.score.value}"
         raise UnsupportedModel(
-            f"method '{recipe.method}' scores tokens by the class token's attention (score={planner.score.value}), and "
-            "the model has no class token",
+            f"method '{recipe.method}' scores tokens by the class token's attention ({score}), and the model has no "
+            "class token",
             remedy="Choose another score, score=received (attention received from the patch tokens) or score=key_norm, "
             "with -O or options=, or a similarity-driven method such as tome",
         )
+    compute, parts = make_signals(module, recipe, prefix_of(module))
     unpatch(module)
     if placements is None:
         placements = [placement_of(block) or "pre" for block in blocks]
     state = Reduction(
-        recipe, num_prefix=prefix_of(module), has_class_token=has_class_token, deterministic=deterministic
+        recipe,
+        num_prefix=prefix_of(module),
+        has_class_token=has_class_token,
+        deterministic=deterministic,
+        compute=compute,
+        parts=parts,
     )
     pool = _pooling(module, state)
     state.replace(module, KEY, state)
@@ -129,7 +142,26 @@ def attach(
         state.replace(block, "forward", types.MethodType(reducing_forward, block))
     if pool is not None:
         state.replace(module, "pool", pool)
+    state.insert(module)
     return state
+
+
+def patched_model(loaded: LoadedCheckpoint, recipe: Recipe, *, deterministic: bool = True) -> VisionTransformer:
+    """The model of a checkpoint with its weights, patched, in eval mode.
+
+    Args:
+        loaded: Read with the recipe's method, whose own weights are among its `parts`.
+        recipe: Method and schedule.
+        deterministic: Planners accumulate in float64.
+
+    Raises:
+        CheckpointError: Weights of the model or of the method are missing, unexpected, mis-shaped or not finite.
+        UnsupportedModel: As `attach`.
+        UsageError: As `attach`.
+    """
+    module = build_model(loaded)
+    load_parts(attach(module, recipe, deterministic=deterministic), loaded)
+    return module
 
 
 def unpatch(module: ModuleT) -> ModuleT:
@@ -145,6 +177,7 @@ class _Before:
     def __init__(self, module: nn.Module, blocks: Sequence[nn.Module]) -> None:
         self._kept = [(part, {name: part.__dict__[name] for name in self._names(part)}) for part in (module, *blocks)]
         state = module.__dict__.get(KEY)
+        self._children = [(part, dict(part._modules)) for part in module.modules()]
         self._state, self._replaced = state, list(state.replaced) if isinstance(state, Reduction) else []
 
     def restore(self) -> None:
@@ -152,6 +185,8 @@ class _Before:
             for name in self._names(part):
                 del part.__dict__[name]
             part.__dict__.update(attributes)
+        for part, children in self._children:
+            part._modules = children
         if isinstance(self._state, Reduction):
             self._state.replaced = self._replaced
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +10,9 @@ from torch import Tensor, nn
 from tmdeploy.card.recipe import Recipe
 from tmdeploy.card.schedule import kept_count, merged_count
 from tmdeploy.errors import UnsupportedModel, UsageError
-from tmdeploy.methods.spec import MethodSpec, Select
+from tmdeploy.methods.spec import CustomSignal, MethodSpec, Select
 from tmdeploy.models.describe import REDUCTION
+from tmdeploy.patching.signals import Attention, Compute, Signals, own_signals
 from tmdeploy.patching.step import Counts, StepTensors, reduction_step
 
 KEY = REDUCTION
@@ -32,10 +32,21 @@ class Reduction:
         record: Collect `steps`.
         steps: Steps of the last forward pass, in block order, if `record`.
         size: float32 [B, N], sizes after the last step of the last forward pass; None without any.
+        compute: What computes the method's own signals, by block.
+        parts: Modules that the method added, by their names in the module; they are in `compute`, too.
         replaced: Attributes of the module and its blocks that the patch took the place of: what was there, or nothing.
     """
 
-    def __init__(self, recipe: Recipe, *, num_prefix: int, has_class_token: bool, deterministic: bool = True) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        num_prefix: int,
+        has_class_token: bool,
+        deterministic: bool = True,
+        compute: Mapping[int, Mapping[CustomSignal, Compute]] | None = None,
+        parts: Mapping[str, nn.Module] | None = None,
+    ) -> None:
         self.recipe = recipe
         self.spec: MethodSpec = recipe.spec
         self.num_prefix = num_prefix
@@ -46,6 +57,7 @@ class Reduction:
         self.record = False
         self.steps: list[StepTensors] = []
         self.size: Tensor | None = None
+        self.compute, self.parts = compute or {}, parts or {}
         self.replaced: list[tuple[nn.Module, str, list[object]]] = []
 
     def replace(self, owner: nn.Module, name: str, value: object) -> None:
@@ -53,12 +65,28 @@ class Reduction:
         self.replaced.append((owner, name, [owner.__dict__[name]] if name in owner.__dict__ else []))
         object.__setattr__(owner, name, value)
 
+    def insert(self, module: nn.Module) -> None:
+        """Put the method's parts into the module, under their names, and remember what was there."""
+        for path, part in self.parts.items():
+            owner = module
+            *containers, name = path.split(".")
+            for container in containers:
+                if container not in owner._modules:
+                    self._register(owner, container, nn.Module())
+                owner = owner.get_submodule(container)
+            self._register(owner, name, part)
+
     def put_back(self) -> None:
-        """Undo every `replace`."""
+        """Undo every `replace` and `insert`."""
         for owner, name, before in reversed(self.replaced):
-            owner.__dict__.pop(name, None)
-            owner.__dict__.update((name, value) for value in before)
+            table = owner._modules if name in owner._modules else owner.__dict__
+            table.pop(name, None)
+            table.update((name, value) for value in before)  # type: ignore[misc]
         self.replaced = []
+
+    def _register(self, owner: nn.Module, name: str, part: nn.Module) -> None:
+        self.replaced.append((owner, name, [owner._modules[name]] if name in owner._modules else []))
+        owner._modules[name] = part
 
     def begin(self) -> None:
         """Forget the last forward pass."""
@@ -76,14 +104,17 @@ class Reduction:
             raise UsageError(f"{len(amounts)} amounts for {len(layers)} reduction steps")
         self.amounts = dict(zip(layers, amounts, strict=True))
 
-    def step(self, block: int, x: Tensor, attention_signals: Any) -> Tensor:
+    def step(self, block: int, x: Tensor, signals: Signals, attention: Attention) -> Tensor:
         """Apply the reduction step of `block` to x [B, N, D]."""
+        planner = self.spec.planner
+        assert planner is not None  # noqa: S101 - the caller has no step without one
+        signals = own_signals(planner, signals, self.compute.get(block, {}), x, attention)
         counts = self.counts[block] if self.counts is not None else self._counts(x, self.amounts[block])
         result = reduction_step(
             self.spec,
             block,
             x,
-            attention_signals,
+            signals,
             self.size,
             counts,
             num_prefix=self.num_prefix,

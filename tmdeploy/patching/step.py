@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tmdeploy.methods.spec import Leftover, Match, MethodSpec, Metric, Select, Weight
 from tmdeploy.ops.reference import token_match, token_reduce, token_select
-from tmdeploy.patching.attention import Signals
+from tmdeploy.patching.signals import Signals
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
 from tmdeploy.errors import UnsupportedModel
+from tmdeploy.methods.spec import MethodSpec
 from tmdeploy.patching.forward import Place, Placement
-from tmdeploy.patching.reduction import KEY
+from tmdeploy.patching.reduction import KEY, Reduction
 
 _BLOCK_PARTS = {"norm1", "attn", "norm2", "mlp", "ls1", "ls2", "drop_path", "drop_path1", "drop_path2"}
 _ATTENTION_PARTS = {"qkv", "proj", "q_norm", "k_norm", "norm", "gate", "attn_drop", "proj_drop"}
@@ -39,8 +41,12 @@ def check_module(module: nn.Module) -> None:
         )
 
 
-def find_blocks(module: nn.Module) -> list[nn.Module]:
+def find_blocks(module: nn.Module, spec: MethodSpec | None = None) -> list[nn.Module]:
     """The blocks, each with the structure that a patched block runs.
+
+    Args:
+        module: Patched or not.
+        spec: The method that the module will have, whose own parts may be there.
 
     Raises:
         UnsupportedModel: There are none, or one has parts that would be left out, or lacks one; it is named.
@@ -51,6 +57,12 @@ def find_blocks(module: nn.Module) -> list[nn.Module]:
             f"{type(module).__name__} has no `blocks`",
             remedy=f"patch() needs a timm-style ViT; for another layout {_ELSE}",
         )
+    state = module.__dict__.get(KEY)
+    specs = [one for one in (spec, state.spec if isinstance(state, Reduction) else None) if one is not None]
+
+    def owned(weight: str) -> bool:
+        return any(one.owns(weight) for one in specs)
+
     found: list[nn.Module] = list(blocks)
     for number, block in enumerate(found):
         where = f"blocks.{number} ({type(block).__name__})"
@@ -65,21 +77,21 @@ def find_blocks(module: nn.Module) -> list[nn.Module]:
             raise UnsupportedModel(
                 f"{where} is patched as a part of another module", remedy="Call tmdeploy.patching.unpatch on that one"
             )
-        _check_parts(block, _BLOCK_PARTS, where)
+        _check_parts(block, _BLOCK_PARTS, where, owned)
         _check_call(block, where)
-        check_attention(block.get_submodule("attn"), f"blocks.{number}.attn")
+        check_attention(block.get_submodule("attn"), f"blocks.{number}.attn", owned)
     return found
 
 
-def check_attention(attn: nn.Module, name: str) -> None:
-    """Refuse an attention module that `attend` cannot run.
+def check_attention(attn: nn.Module, name: str, owned: Callable[[str], bool] = lambda _: False) -> None:
+    """Refuse an attention module that `attend` cannot run; `owned` says which weights are a method's.
 
     Raises:
         UnsupportedModel: It lacks a fused `qkv`, `proj` or `num_heads`, or has parts, or hooks, that would be left out.
     """
     where = f"{name} ({type(attn).__name__})"
     _require(attn, ("qkv", "proj", "num_heads"), where)
-    _check_parts(attn, _ATTENTION_PARTS, where)
+    _check_parts(attn, _ATTENTION_PARTS, where, owned)
     if attn._forward_hooks or attn._forward_pre_hooks:
         raise UnsupportedModel(
             f"{where} has forward hooks, which would never be called again",
@@ -150,13 +162,14 @@ def _require(part: nn.Module, names: tuple[str, ...], where: str) -> None:
         )
 
 
-def _check_parts(part: nn.Module, known: set[str], where: str) -> None:
+def _check_parts(part: nn.Module, known: set[str], where: str, owned: Callable[[str], bool]) -> None:
     """What a patched block would not run may hold nothing that was trained."""
+    path = where.partition(" ")[0]
     own = [name for name, _ in part.named_parameters(recurse=False)]
     children = [
         name
         for name, child in part.named_children()
-        if name not in known and next(child.parameters(), None) is not None
+        if name not in known and not all(owned(f"{path}.{name}.{weight}") for weight, _ in child.named_parameters())
     ]
     if own or children:
         raise UnsupportedModel(
