@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import configparser
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,4 +30,25 @@ def write_distribution(
     (info / "entry_points.txt").write_text("\n".join(lines))
     for module, text in (modules or {}).items():
         (folder / f"{module}.py").write_text(text)
+    return folder
+
+
+def write_guide(folder: Path) -> Path:
+    """The package of docs/guide/extending.md: every code block with a file's name is that file."""
+    text = (Path(__file__).parent.parent / "docs" / "guide" / "extending.md").read_text(encoding="utf-8")
+    files = dict(re.findall(r'^```\w+ title="([^"]+)"\n(.*?)^```$', text, re.MULTILINE | re.DOTALL))
+    project = configparser.ConfigParser(delimiters=("=",))  # Python 3.10 has no tomllib
+    project.optionxform = str  # type: ignore[assignment, method-assign]
+    project.read_string(files.pop("pyproject.toml"))
+    points = {
+        section.removeprefix("project.entry-points.").strip('"'): {
+            name: value.strip('"') for name, value in project[section].items()
+        }
+        for section in project.sections()
+        if section.startswith("project.entry-points.")
+    }
+    write_distribution(folder, "vit-extras", points)
+    for title, code in files.items():
+        (folder / title).parent.mkdir(exist_ok=True)
+        (folder / title).write_text(code)
     return folder

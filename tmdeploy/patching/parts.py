@@ -13,7 +13,7 @@ from tmdeploy.card.recipe import Recipe
 from tmdeploy.errors import CheckpointError, UnsupportedModel
 from tmdeploy.methods.spec import CustomSignal
 from tmdeploy.models.checkpoint import LoadedCheckpoint, misfit
-from tmdeploy.patching.reduction import Reduction
+from tmdeploy.patching.reduction import KEY, Reduction
 from tmdeploy.patching.signals import Compute
 
 
@@ -34,8 +34,15 @@ class Sizes:
     options: Mapping[str, str | int | float | bool]
 
 
+def parts_of(module: nn.Module) -> dict[str, nn.Module]:
+    """What stands under the names of the parts that a patch added, by those names; empty for a module without one."""
+    state = module.__dict__.get(KEY)
+    names = state.parts if isinstance(state, Reduction) else ()
+    return {name: part for name in names if (part := _part(module, name)) is not None}
+
+
 def make_signals(
-    module: nn.Module, recipe: Recipe, num_prefix: int
+    module: nn.Module, recipe: Recipe, num_prefix: int, earlier: Mapping[str, nn.Module]
 ) -> tuple[dict[int, dict[CustomSignal, Compute]], dict[str, nn.Module]]:
     """What computes a method's own signals.
 
@@ -45,6 +52,7 @@ def make_signals(
         module: Has the blocks; nothing is added to it yet.
         recipe: Method and blocks.
         num_prefix: Prefix tokens.
+        earlier: Parts of an earlier patch, which is undone.
 
     Returns:
         By block, what computes each signal; by name in the model, those of them that have weights.
@@ -70,11 +78,11 @@ def make_signals(
                     remedy="Let it return an nn.Module",
                 )
             name = signal.name_of(step, block)
-            parts[name] = _with_weights_of(_part(module, name), made, name).train(module.training)
+            parts[name] = _with_weights_of(earlier.get(name) or _part(module, name), made, name)
             compute[block][signal] = parts[name]
     like = next(module.parameters())
     for part in parts.values():
-        part.to(like.device)
+        part.to(like.device).train(module.training)
     return compute, parts
 
 

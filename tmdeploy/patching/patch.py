@@ -17,7 +17,7 @@ from tmdeploy.models.checkpoint import LoadedCheckpoint, build_model
 from tmdeploy.models.vit import VisionTransformer
 from tmdeploy.patching.check import compare, example_for, observe, run_quietly
 from tmdeploy.patching.forward import Place, Placement, reducing_forward, sized_pool
-from tmdeploy.patching.parts import load_parts, make_signals
+from tmdeploy.patching.parts import load_parts, make_signals, parts_of
 from tmdeploy.patching.reduction import KEY, Reduction, reduction_of
 from tmdeploy.patching.structure import check_module, find_blocks, patches_of, placement_of, prefix_of
 
@@ -69,6 +69,7 @@ def patch(
     check_module(module)
     blocks = find_blocks(module, method.spec if isinstance(method, Recipe) else build_method(method, options))
     before = _Before(module, blocks)
+    earlier = parts_of(module)
     try:
         unpatch(module)
         placements = [placement_of(block) or "pre" for block in blocks]
@@ -81,7 +82,7 @@ def patch(
         recipe = _recipe(
             module, method, len(blocks), tokens, r=r, keep=keep, layers=layers, options=options, check=check
         )
-        state = attach(module, recipe, placements, deterministic=deterministic)
+        state = attach(module, recipe, placements, deterministic=deterministic, parts=earlier)
         if images is not None:
             assert tokens is not None  # noqa: S101 - observed
             _check_patched(module, state, images, output, tokens)
@@ -94,7 +95,12 @@ def patch(
 
 
 def attach(
-    module: nn.Module, recipe: Recipe, placements: Sequence[Placement] | None = None, *, deterministic: bool = True
+    module: nn.Module,
+    recipe: Recipe,
+    placements: Sequence[Placement] | None = None,
+    *,
+    deterministic: bool = True,
+    parts: Mapping[str, nn.Module] | None = None,
 ) -> Reduction:
     """`patch` for a module that is known to be right, such as our own: nothing is run.
 
@@ -103,6 +109,7 @@ def attach(
         recipe: Method and schedule.
         placements: Where each block normalises; None takes what the blocks say.
         deterministic: Planners accumulate in float64.
+        parts: Of an earlier patch, to be taken over; None takes those that are there.
 
     Raises:
         UnsupportedModel: The method needs a class token, or a part that cannot be made, or the module pools in a way
@@ -123,7 +130,7 @@ def attach(
             remedy="Choose another score, score=received (attention received from the patch tokens) or score=key_norm, "
             "with -O or options=, or a similarity-driven method such as tome",
         )
-    compute, parts = make_signals(module, recipe, prefix_of(module))
+    compute, added = make_signals(module, recipe, prefix_of(module), parts_of(module) if parts is None else parts)
     unpatch(module)
     if placements is None:
         placements = [placement_of(block) or "pre" for block in blocks]
@@ -133,7 +140,7 @@ def attach(
         has_class_token=has_class_token,
         deterministic=deterministic,
         compute=compute,
-        parts=parts,
+        parts=added,
     )
     pool = _pooling(module, state)
     state.replace(module, KEY, state)
