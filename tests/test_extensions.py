@@ -9,10 +9,11 @@ from tests.distributions import write_distribution
 from tmdeploy.backends import BACKENDS, backend_for
 from tmdeploy.errors import UsageError
 from tmdeploy.extensions import ExtensionWarning, Table
+from tmdeploy.graph.registered import PASSES
 from tmdeploy.methods import METHODS, MethodInfo
 from tmdeploy.models.formats import FORMATS, CheckpointFormat
 
-TABLES = (METHODS, BACKENDS, FORMATS)
+TABLES = (METHODS, BACKENDS, FORMATS, PASSES)
 METHOD = """
 from dataclasses import dataclass
 from tmdeploy.methods import MethodSpec, method
