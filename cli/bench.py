@@ -106,7 +106,7 @@ def bench(
     tmdeploy bench --engine deit_s.plan --engine deit_s_none.plan deit_small.pth
     """
     from tmdeploy.backends.options import CheckpointOptions
-    from tmdeploy.bench.contender import engine_modes
+    from tmdeploy.bench.arm import engine_modes
     from tmdeploy.bench.gate import Gate, failures
     from tmdeploy.bench.run import bench as run
     from tmdeploy.bench.timing import Protocol

@@ -124,7 +124,7 @@ def build(
         writes={
             **engine_files(engine),
             "--timing-cache": timing_cache,
-            "the exported file": engine.with_suffix(".onnx") if backend_for(model).name == "pytorch" else None,
+            "the exported file": engine.with_suffix(".onnx") if backend_for(model).reads_checkpoints else None,
         },
     )
     source = _exported(model, engine, _ExportOptions(method, r, keep, schedule, layers, image_size), trust_checkpoint)
@@ -182,7 +182,7 @@ def _exported(model: Path, engine: Path, options: _ExportOptions, trust_checkpoi
     from tmdeploy.backends import backend_for
     from tmdeploy.errors import UsageError
 
-    if backend_for(model).name != "pytorch":
+    if not backend_for(model).reads_checkpoints:
         used = [name for name, value in options._asdict().items() if value is not None]
         if used:
             raise UsageError(

@@ -72,20 +72,20 @@ def inspect(
     from tmdeploy.report.tables.inspection import print_inspection
 
     out = Output(json, reads=[model])
-    kind = backend_for(model).name
+    kind = backend_for(model)
     asked = {"--layers": layers, "--profile": profile}
     amounts = one_of(asked_for(r, keep, schedule))
     given = [option for option, value in (("--batch", batch), ("--iterations", iterations)) if value is not None]
     for option in given + ([] if amounts is None else [amounts.option]):
         if not profile:
             raise UsageError(f"{option}: only a layer-time profile has it", remedy="Add --profile")
-    if kind == "tensorrt":
+    if kind.name == "tensorrt":
         times = _times(model, batch, amounts, iterations) if profile else None
         _inspect_engine(model, out, times, full=layers)
         return
     for option in (option for option, wanted in asked.items() if wanted):
         raise UsageError(f"{option}: only an engine has layers of its own; {model} is none", remedy="Name a .plan")
-    if kind == "pytorch":
+    if kind.reads_checkpoints:
         found = inspect_checkpoint(
             model,
             arch=arch,

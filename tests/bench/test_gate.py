@@ -5,15 +5,15 @@ from typing import Any
 import pytest
 
 from tests.report.test_bench import PAIR
-from tmdeploy.bench.contender import Contender, amounts_text
+from tmdeploy.bench.arm import Arm, amounts_text
 from tmdeploy.bench.gate import Gate, failures
 from tmdeploy.errors import UsageError
 
 
-def _contender(**changes: Any) -> Contender:
+def _arm(**changes: Any) -> Arm:
     fields: dict[str, Any] = {"name": "m.onnx", "kind": "model", "baseline": "m.onnx, unmerged", "amounts": "r=8"}
     runner: Any = SimpleNamespace()
-    return Contender(runner=runner, path=Path("m.onnx"), schedule=None, macs=1, **(fields | changes))
+    return Arm(runner=runner, path=Path("m.onnx"), schedule=None, macs=1, **(fields | changes))
 
 
 def test_the_stricter_of_the_two_limits_holds():
@@ -46,11 +46,11 @@ def test_what_removes_nothing_is_not_judged():
 
 def test_what_cannot_be_judged_is_refused():
     gate = Gate(max_ratio=0.8)
-    gate.check([_contender()])
+    gate.check([_arm()])
     with pytest.raises(UsageError, match="--max-ratio: m.onnx has no unmerged twin.*--no-twin"):
-        gate.check([_contender(baseline=None)])
+        gate.check([_arm(baseline=None)])
     with pytest.raises(UsageError, match="--min-speedup: no model here merges tokens"):
-        Gate(min_speedup=2).check([_contender(amounts=None), _contender(kind="unmerged")])
+        Gate(min_speedup=2).check([_arm(amounts=None), _arm(kind="unmerged")])
     Gate().check([])
 
 

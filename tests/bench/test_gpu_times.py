@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tmdeploy.bench.contender import EngineMode, engine_modes
+from tmdeploy.bench.arm import EngineMode, engine_modes
 from tmdeploy.bench.gpu_doubts import gpu_doubts
 from tmdeploy.bench.gpu_times import spread
 from tmdeploy.report.schemas.bench import ArmRow, Clocks, GpuTimes

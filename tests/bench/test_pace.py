@@ -1,7 +1,7 @@
 import pytest
 
 from tmdeploy.bench.pace import Pace
-from tmdeploy.bench.timing import Arm, Protocol, measure
+from tmdeploy.bench.timing import Protocol, TimedCall, measure
 
 
 def _pace(planned: float, done: float, seconds: float) -> str:
@@ -34,8 +34,14 @@ def test_measuring_says_how_long_it_still_takes():
     now = lambda: next(clock)  # noqa: E731 - a second a look at the clock
     protocol = Protocol(warm_up_s=1.0, duration_s=30.0, iterations=3, rounds=3)
     said: list[str] = []
-    pace = Pace(protocol.work_of_an_arm * 2, clock=now)
-    measure([Arm("a", lambda: None), Arm("b", lambda: None)], protocol, clock=now, pace=pace, progress=said.append)
+    pace = Pace(protocol.work_of_a_call * 2, clock=now)
+    measure(
+        [TimedCall("a", lambda: None), TimedCall("b", lambda: None)],
+        protocol,
+        clock=now,
+        pace=pace,
+        progress=said.append,
+    )
     assert said[0] == "warming up a"
     assert any(text.startswith("round 2 of 3: ") and text.endswith(" left") for text in said)
     assert pace.left() == ""

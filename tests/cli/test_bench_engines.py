@@ -282,7 +282,7 @@ def test_memory_of_an_engine_is_counted_in_a_process_of_its_own(
             memory.main(command[-1])
         return subprocess.CompletedProcess(command, 0, answer.getvalue(), "")
 
-    monkeypatch.setattr(memory, "importlib", SimpleNamespace(import_module=baseline.append))
+    monkeypatch.setattr("tmdeploy.backends.tensorrt.importlib", SimpleNamespace(import_module=baseline.append))
     monkeypatch.setattr(memory.subprocess, "run", in_this_process)
     path = engine("m.plan", content=content)
     done = run(capsys, "bench", "--engine", path, *FAST, "--cuda-graph", "--transfers")

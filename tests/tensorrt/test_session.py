@@ -87,8 +87,9 @@ def test_a_fixed_schedule_and_other_images_are_refused(tmp_path: Path, monkeypat
         with pytest.raises(DataError, match=r"takes float \[-1, 3, 4, 4\], was given"):
             runner.infer(wrong)
     with pytest.raises(UsageError, match=r"takes batch 1:1:2, 4:8:16, not 3\. Bench sizes it holds"):
-        runner.check_batch(3)
-    runner.check_batch(2)
+        runner.timer(np.zeros((3, 3, 4, 4), np.float32), graph=False, transfers=True)
+    assert [size for size in range(1, 20) if runner.takes_batch(size)] == [1, 2, *range(4, 17)]
+    assert (runner.engine.batches, runner.engine.build["batch"]) == ((1, 8), "1:1:2 4:8:16")
 
 
 def test_it_is_a_runner_and_frees_what_it_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

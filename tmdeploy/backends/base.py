@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from tmdeploy.backends.engine import Engine
 from tmdeploy.backends.facts import RunnerFacts
 from tmdeploy.card.metadata import ArtifactMetadata, Preprocessing
 from tmdeploy.errors import ArtifactError, DataError, EnvironmentMissing, UsageError
@@ -102,6 +103,7 @@ class Runner(Protocol):
         notes: What was assumed to open it, a sentence each.
         plans_withheld: Why `trace` cannot be had, as half a sentence; None where it can.
         parts: Runs pieces of its graph; None for what is no exported graph.
+        engine: Times itself, and says what it was built for; None for what is no compiled engine.
         compute_seconds: Of the last `infer` on a GPU that is timed apart: the model alone, without copies.
     """
 
@@ -121,6 +123,15 @@ class Runner(Protocol):
     def parts(self) -> OpensParts | None:
         """None, unless a backend has them."""
         return None
+
+    @property
+    def engine(self) -> Engine | None:
+        """None, unless it is one."""
+        return None
+
+    def takes_batch(self, size: int) -> bool:
+        """Whether `infer` computes so many images in one call, no more and no fewer."""
+        return size == 1 or self.metadata is None or self.metadata.dynamic_batch
 
     @abstractmethod
     def infer(self, images: NDArray[np.generic], schedule: Sequence[int] | None = None) -> Array:
@@ -164,6 +175,8 @@ def check_not_empty(images: int, path: Path) -> None:
 @dataclass(frozen=True)
 class BackendInfo:
     """A backend: its module has `open_runner(path, *, threads=None, **options) -> Runner`.
+
+    It may have `load_runtime(path)`, too; see the function of that name here.
 
     Attributes:
         name: What the user calls it.
@@ -258,6 +271,20 @@ def open_runner(path: Path, *, threads: int | None = None, backend: str | None =
             remedy="Report it to whoever made that backend",
         )
     return runner
+
+
+def load_runtime(path: Path, *, backend: str | None = None) -> Callable[[], int] | None:
+    """Load what a model runs on but not the model, so that its memory can be told from its runtime's.
+
+    Args:
+        path: The model.
+        backend: As for `open_runner`.
+
+    Returns:
+        Counts the free bytes of the GPU that an engine runs on; None for anything else.
+    """
+    load = getattr(importlib.import_module(backend_for(path, backend).module), "load_runtime", None)
+    return None if load is None else load(path)
 
 
 def check_threads(threads: int | None) -> None:

@@ -316,6 +316,11 @@ def run(request: Any, feeds: dict[str, NDArray[Any]], names: Sequence[str], *, p
         return {name: got[name] for name in names}
 
 
+def load_runtime(path: Path) -> None:
+    """Import OpenVINO."""
+    require("openvino", purpose=f"running {path}")
+
+
 def telling_line(error: Exception) -> str:
     """OpenVINO's messages begin with where in its sources they come from, and end with what was wrong.
 

@@ -233,6 +233,13 @@ def open_runner(
     return runner
 
 
+def load_runtime(path: Path) -> None:
+    """Import torch, and what builds models."""
+    require("torch", purpose=f"running the checkpoint {path}")
+    import tmdeploy.models.checkpoint
+    import tmdeploy.patching  # noqa: F401
+
+
 def _checked_device(device: str) -> str:
     """With its number, which `cuda` leaves to torch."""
     kind, _, number = device.partition(":")

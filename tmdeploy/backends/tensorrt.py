@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
 
@@ -10,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tmdeploy.backends.base import Array, Runner, Trace, check_not_empty
+from tmdeploy.backends.engine import Engine
 from tmdeploy.backends.facts import RunnerFacts
 from tmdeploy.card.metadata import Preprocessing
 from tmdeploy.errors import ArtifactError, DataError
+from tmdeploy.tensorrt.cuda.device import Device
 from tmdeploy.tensorrt.cuda.device_array import LEGACY_STREAM, DeviceArray, device_array
+from tmdeploy.tensorrt.record.sidecar import read_sidecar
 from tmdeploy.tensorrt.run.amounts import amounts_for, check_batch
 from tmdeploy.tensorrt.run.compatibility import check_fit
 from tmdeploy.tensorrt.run.memory import EngineMemory
@@ -129,20 +133,38 @@ class TensorrtRunner(Runner):
             UsageError: No profile holds the batch, or a schedule outside its range.
         """
         self._check_images(images)
-        self.check_batch(len(images))
+        check_batch(self.record, len(images), name=self.name)
         return EngineTimer(self._session, images, self._amounts(schedule), graph=graph, transfers=transfers)
 
     def memory(self) -> EngineMemory:
         """What the engine says it needs on the GPU."""
         return self._session.memory()
 
-    def check_batch(self, batch: int) -> None:
-        """Refuse a batch that would be padded or cut, so that times are of what they say.
+    @property
+    def engine(self) -> Engine:
+        """Itself."""
+        return self
 
-        Raises:
-            UsageError: No profile holds it.
-        """
-        check_batch(self.record, batch, name=self.name)
+    @property
+    def build(self) -> dict[str, str]:
+        """Of its sidecar."""
+        record = self.record
+        batches = " ".join(map(str, record.profiles))
+        return {"flavor": record.flavor.label, "precision": record.precision, "batch": batches}
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """The optimum of each profile."""
+        return tuple(profile.opt for profile in self.record.profiles)
+
+    @property
+    def amounts(self) -> tuple[int, ...] | None:
+        """Of its schedule input; None if it has none."""
+        return self._amounts(None)
+
+    def takes_batch(self, size: int) -> bool:
+        """Whether a profile holds it, so that nothing is padded or cut."""
+        return any(profile.min <= size <= profile.max for profile in self.record.profiles)
 
     def close(self) -> None:
         """Free the GPU's memory."""
@@ -178,3 +200,15 @@ def open_runner(path: Path, *, threads: int | None = None, weight_budget: int | 
         EnvironmentMissing: TensorRT, its version, the plugin library or the GPU is not what the engine needs.
     """
     return TensorrtRunner(path, weight_budget=weight_budget)
+
+
+def load_runtime(path: Path) -> Callable[[], int]:
+    """Import the TensorRT that an engine is of, and make CUDA's context.
+
+    Returns:
+        Counts the free bytes of the GPU.
+    """
+    importlib.import_module(read_sidecar(path).flavor.package)
+    device = Device()
+    device.memory()  # asking makes the context
+    return lambda: device.memory()[0]

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tmdeploy.backends import Runner, backend_for, open_runner
+from tmdeploy.backends.engine import Engine
 from tmdeploy.backends.options import CheckpointOptions
 from tmdeploy.backends.pairing import options_like
-from tmdeploy.backends.tensorrt import TensorrtRunner
-from tmdeploy.bench.contender import Contender, EngineMode, Schedule, amounts_text, engine_modes, labelled, scheduled
+from tmdeploy.bench.arm import Arm, EngineMode, Schedule, amounts_text, engine_modes, labelled, scheduled
 from tmdeploy.bench.engine_twins import pair_engines
 from tmdeploy.bench.fairness import checkpoint_device
 from tmdeploy.card.facts import AnyConfig, read_config
@@ -23,7 +23,6 @@ from tmdeploy.errors import ArtifactError
 from tmdeploy.graph.base import run_pass
 from tmdeploy.graph.onnx_file import read_onnx
 from tmdeploy.system.boundary import library_call
-from tmdeploy.tensorrt.run.amounts import amounts_for
 
 if TYPE_CHECKING:
     from tmdeploy.graph.twins import Kind
@@ -41,7 +40,7 @@ def gather(
     checkpoint: CheckpointOptions,
     warnings: list[str],
     modes: Sequence[EngineMode] = engine_modes(),
-) -> list[Contender]:
+) -> list[Arm]:
     """Open every model and build its twins; engines get the twins that are among them.
 
     Args:
@@ -57,7 +56,7 @@ def gather(
         warnings: Gets a sentence for every twin that could not be made.
         modes: How to call engines, one arm each.
     """
-    found: list[Contender] = []
+    found: list[Arm] = []
     taken: dict[str, int] = {}
 
     def opening(path: Path, **options: Any) -> Runner:
@@ -79,13 +78,13 @@ def gather(
             taken[label] = taken.get(label, 0) + 1
             if taken[label] > 1:
                 label = f"{label} ({taken[label]})"
-            if isinstance(engine := exported.get((path, backend)), TensorrtRunner):
-                found += _engine_arms(engine, backend, label, schedules, modes, warnings)
-            elif chosen:
-                runner = exported[path, backend]
-                found += _exported_arms(runner, backend, label, opening, schedules, twin, free_merge, warnings)
-            else:
+            runner = exported.get((path, backend))
+            if runner is None:
                 found += _checkpoint_arms(path, label, opening, schedules, twin, options)
+            elif runner.engine is not None:
+                found += _engine_arms(runner, runner.engine, backend, label, schedules, modes, warnings)
+            else:
+                found += _exported_arms(runner, backend, label, opening, schedules, twin, free_merge, warnings)
     return pair_engines(found, twin=twin, free_merge=free_merge, warnings=warnings)
 
 
@@ -96,33 +95,34 @@ def _checkpoint_arms(
     schedules: Callable[[Runner], Sequence[Schedule]],
     twin: bool,
     options: CheckpointOptions,
-) -> list[Contender]:
+) -> list[Arm]:
     runner = opening(path, **options.keywords())
     config, recipe = runner.config, runner.recipe  # type: ignore[attr-defined]
     plain = total_macs(config)
     if not recipe.layers:
-        return [Contender(label, "model", runner, path, None, plain, None, checkpoint=options)]
+        return [Arm(label, "model", runner, path, None, plain, None, checkpoint=options)]
     arms = []
     baseline = f"{label}, unmerged" if twin else None
     if baseline is not None:
         bare = opening(path, **replace(options, recipe=Recipe(method="none")).keywords())
-        arms.append(Contender(baseline, "unmerged", bare, path, None, plain, None, checkpoint=options))
+        arms.append(Arm(baseline, "unmerged", bare, path, None, plain, None, checkpoint=options))
     for schedule in schedules(runner):
         macs = total_macs(config, recipe.steps(config.tokens, config.num_prefix, schedule))
         amounts = amounts_text(recipe.spec.schedule_kind, schedule or recipe.amounts)
         name = scheduled(label, schedule)
-        arms.append(Contender(name, "model", runner, path, schedule, macs, baseline, amounts, options))
+        arms.append(Arm(name, "model", runner, path, schedule, macs, baseline, amounts, options))
     return arms
 
 
 def _engine_arms(
-    runner: TensorrtRunner,
+    runner: Runner,
+    engine: Engine,
     backend: str | None,
     label: str,
     schedules: Callable[[Runner], Sequence[Schedule]],
     modes: Sequence[EngineMode],
     warnings: list[str],
-) -> list[Contender]:
+) -> list[Arm]:
     metadata = runner.metadata
     if metadata is None:
         warnings.append(f"{label} carries no tmdeploy metadata: no MACs, no unmerged twin")
@@ -131,15 +131,13 @@ def _engine_arms(
     for schedule in chosen:
         macs = amounts = None
         if metadata is not None:
-            amounts = amounts_text(
-                metadata.schedule_kind, schedule or amounts_for(runner.record, None, name=label) or metadata.schedule
-            )
+            amounts = amounts_text(metadata.schedule_kind, schedule or engine.amounts or metadata.schedule)
             config = read_config(metadata.architecture)
             macs = _macs(config, metadata, schedule) if metadata.steps else total_macs(config)
         for mode in modes:
             name = f"{scheduled(label, schedule)}, {mode}"
             arms.append(
-                Contender(name, "model", runner, runner.path, schedule, macs, None, amounts, backend=backend, mode=mode)
+                Arm(name, "model", runner, runner.path, schedule, macs, None, amounts, backend=backend, mode=mode)
             )
     return arms
 
@@ -153,15 +151,15 @@ def _exported_arms(
     twin: bool,
     free_merge: bool,
     warnings: list[str],
-) -> list[Contender]:
+) -> list[Arm]:
     path, metadata = runner.path, runner.metadata
     if metadata is None:
         warnings.append(f"{label} carries no tmdeploy metadata: no MACs, no unmerged twin")
-        return [Contender(label, "model", runner, path, None, None, None, backend=backend)]
+        return [Arm(label, "model", runner, path, None, None, None, backend=backend)]
     config = read_config(metadata.architecture)
     plain = total_macs(config)
     if not metadata.steps:
-        return [Contender(label, "model", runner, path, None, plain, None, backend=backend)]
+        return [Arm(label, "model", runner, path, None, plain, None, backend=backend)]
     arms, baseline = [], None
 
     def twin_of(kind: Kind, schedule: Schedule) -> Runner | None:
@@ -174,15 +172,15 @@ def _exported_arms(
 
     if twin and (made := twin_of("unmerged", None)) is not None:
         baseline = f"{label}, unmerged"
-        arms.append(Contender(baseline, "unmerged", made, path, None, plain, None, backend=backend))
+        arms.append(Arm(baseline, "unmerged", made, path, None, plain, None, backend=backend))
     for schedule in schedules(runner):
         name = scheduled(label, schedule)
         macs = _macs(config, metadata, schedule)
         amounts = amounts_text(metadata.schedule_kind, schedule or metadata.schedule)
         if free_merge and (made := twin_of("free-merge", schedule)) is not None:
             free = f"{name}, free-merge"
-            arms.append(Contender(free, "free-merge", made, path, None, macs, baseline, amounts, backend=backend))
-        arms.append(Contender(name, "model", runner, path, schedule, macs, baseline, amounts, backend=backend))
+            arms.append(Arm(free, "free-merge", made, path, None, macs, baseline, amounts, backend=backend))
+        arms.append(Arm(name, "model", runner, path, schedule, macs, baseline, amounts, backend=backend))
     return arms
 
 

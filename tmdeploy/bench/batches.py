@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tmdeploy.backends import Runner
-from tmdeploy.backends.tensorrt import TensorrtRunner
 from tmdeploy.errors import UsageError
 
 _USUAL = (1, 8)
@@ -20,17 +19,9 @@ def default_batches(runners: Sequence[Runner]) -> tuple[int, ...]:
     Raises:
         UsageError: No size suits all of them.
     """
-    tuned = next(
-        ([profile.opt for profile in one.record.profiles] for one in runners if isinstance(one, TensorrtRunner)), []
-    )
+    tuned = next((one.engine.batches for one in runners if one.engine is not None), ())
     for candidates in (_USUAL, tuned):
-        fitting = tuple(size for size in candidates if all(_takes(runner, size) for runner in runners))
+        fitting = tuple(size for size in candidates if all(runner.takes_batch(size) for runner in runners))
         if fitting:
             return fitting
     raise UsageError("no batch size suits all of these models", remedy="Time them apart, or give --batch")
-
-
-def _takes(runner: Runner, size: int) -> bool:
-    if isinstance(runner, TensorrtRunner):
-        return any(profile.min <= size <= profile.max for profile in runner.record.profiles)
-    return size == 1 or runner.metadata is None or runner.metadata.dynamic_batch

@@ -5,29 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tmdeploy.backends.tensorrt import TensorrtRunner
-from tmdeploy.bench.contender import Contender
+from tmdeploy.backends import Runner
+from tmdeploy.bench.arm import Arm
 
 _BUILD = "build one with --method none, the same precision and profiles, and time it beside"
 
 
-def pair_engines(
-    contenders: Sequence[Contender], *, twin: bool, free_merge: bool, warnings: list[str]
-) -> list[Contender]:
+def pair_engines(arms: Sequence[Arm], *, twin: bool, free_merge: bool, warnings: list[str]) -> list[Arm]:
     """Give every engine that reduces the unmerged engine that differs in nothing else, called alike, as its baseline.
 
     Args:
-        contenders: All arms.
+        arms: All arms.
         twin: Unmerged twins are wanted, so say where there is none.
         free_merge: Free-merge twins are wanted; say that there are none.
         warnings: Gets a sentence an engine.
     """
-    engines = [one for one in contenders if isinstance(one.runner, TensorrtRunner)]
+    engines = [one for one in arms if one.runner.engine is not None]
     bare = [one for one in engines if one.runner.metadata is not None and not one.runner.metadata.steps]
     paired = []
-    for one in contenders:
+    for one in arms:
         runner = one.runner
-        if not isinstance(runner, TensorrtRunner) or runner.metadata is None or not runner.metadata.steps:
+        if runner.engine is None or runner.metadata is None or not runner.metadata.steps:
             paired.append(one)
             continue
         found = None
@@ -48,18 +46,20 @@ def pair_engines(
     return paired
 
 
-def _difference(merged: TensorrtRunner, other: object) -> str:
-    """Why the other is not the unmerged twin; empty if it is."""
-    assert isinstance(other, TensorrtRunner)  # noqa: S101 - chosen so
-    ours, theirs = merged.record, other.record
+def _difference(merged: Runner, other: Runner) -> str:
+    """Why the other engine is not the unmerged twin; empty if it is."""
     if merged.metadata is None or other.metadata is None or merged.metadata.architecture != other.metadata.architecture:
         return "another architecture"
-    for name, here, there in (
-        ("flavor", ours.flavor.label, theirs.flavor.label),
-        ("precision", ours.precision, theirs.precision),
-        ("batch", " ".join(map(str, ours.profiles)), " ".join(map(str, theirs.profiles))),
-        ("input", "pixels" if merged.pixels_in else "float", "pixels" if other.pixels_in else "float"),
-    ):
-        if here != there:
-            return f"{name} {there}, not {here}"
-    return ""
+    ours, theirs = _build(merged), _build(other)
+    return next(
+        (f"{name} {theirs.get(name)}, not {here}" for name, here in ours.items() if theirs.get(name) != here), ""
+    )
+
+
+def _build(runner: Runner) -> dict[str, str]:
+    assert runner.engine is not None  # noqa: S101 - chosen so
+    return {
+        "backend": runner.facts.backend,
+        **runner.engine.build,
+        "input": "pixels" if runner.pixels_in else "float",
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tmdeploy.backends import Runner
-from tmdeploy.bench.contender import Contender
+from tmdeploy.bench.arm import Arm
 from tmdeploy.lazy import require
 
 
@@ -25,33 +25,33 @@ def checkpoint_device(others: Sequence[Runner]) -> str:
     return f"cuda:{gpu}" if cuda.is_available() and gpu < cuda.device_count() else "cpu"
 
 
-def same_work(contender: Contender, others: Sequence[Contender]) -> Contender | None:
+def same_work(arm: Arm, others: Sequence[Arm]) -> Arm | None:
     """The PyTorch arm that does as many MACs as an engine, on the same device and from numpy to numpy; or None."""
-    if contender.mode is None or not contender.mode.transfers or contender.macs is None:
+    if arm.mode is None or not arm.mode.transfers or arm.macs is None:
         return None
     return next(
         (
             other
             for other in others
             if other.checkpoint is not None
-            and other.macs == contender.macs
-            and other.runner.facts.device == contender.runner.facts.device
+            and other.macs == arm.macs
+            and other.runner.facts.device == arm.runner.facts.device
         ),
         None,
     )
 
 
-def unlike(contenders: Sequence[Contender]) -> list[str]:
+def unlike(arms: Sequence[Arm]) -> list[str]:
     """Sentences about what a table compares that is not alike: devices, and precisions of engines and checkpoints."""
     found = []
     devices: dict[str, list[str]] = {}
-    for contender in contenders:
-        devices.setdefault(contender.runner.facts.device, []).append(contender.runner.name)
+    for arm in arms:
+        devices.setdefault(arm.runner.facts.device, []).append(arm.runner.name)
     if len(devices) > 1:
         places = "; ".join(f"{', '.join(dict.fromkeys(names))} on {device}" for device, names in devices.items())
         found.append(f"the arms run on different devices ({places}): their times do not compare backends")
-    engines = [one for one in contenders if one.mode is not None and one.precision != "fp32"]
-    checkpoints = [one for one in contenders if one.checkpoint is not None]
+    engines = [one for one in arms if one.mode is not None and one.precision != "fp32"]
+    checkpoints = [one for one in arms if one.checkpoint is not None]
     pairs = {
         (one.runner.name, one.precision, other.path.name, other.precision) for one in engines for other in checkpoints
     }

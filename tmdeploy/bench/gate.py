@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tmdeploy.bench.contender import Contender
+from tmdeploy.bench.arm import Arm
 from tmdeploy.errors import UsageError
 from tmdeploy.report.schemas.bench import ArmRow, GateRow
 
@@ -37,7 +37,7 @@ class Gate:
         limits += [] if self.min_speedup is None else [1.0 / self.min_speedup]
         return min(limits, default=None)
 
-    def check(self, contenders: Sequence[Contender]) -> None:
+    def check(self, arms: Sequence[Arm]) -> None:
         """Refuse, before anything is timed, what could not be judged.
 
         Raises:
@@ -46,7 +46,7 @@ class Gate:
         if self.limit is None:
             return
         option = "--max-ratio" if self.min_speedup is None else "--min-speedup"
-        judged = [one for one in contenders if one.kind == "model" and one.amounts is not None]
+        judged = [one for one in arms if one.kind == "model" and one.amounts is not None]
         if not judged:
             raise UsageError(f"{option}: no model here merges tokens", remedy="Name one that does")
         alone = next((one for one in judged if one.baseline is None), None)

@@ -1,4 +1,4 @@
-"""Harness arms of an engine, and what CUDA events said about them; statistics as trtexec defines them."""
+"""The timed calls of an engine, and what CUDA events said about them; statistics as trtexec defines them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tmdeploy.backends.tensorrt import TensorrtRunner
-from tmdeploy.bench.contender import Contender, EngineMode
-from tmdeploy.bench.timing import Arm
+from tmdeploy.backends.engine import EngineTimer
+from tmdeploy.bench.arm import Arm, EngineMode
+from tmdeploy.bench.timing import TimedCall
 from tmdeploy.report.schemas.bench import Clocks, GpuTimes, Spread
 from tmdeploy.tensorrt.cuda.clocks import ClockReading
-from tmdeploy.tensorrt.run.timing import QUEUED, EngineTimer
 
 Watch = Callable[[], ClockReading | None]
 
 
 @dataclass(frozen=True)
-class EngineArms:
-    """The two harness arms of one engine in one mode.
+class EngineCalls:
+    """The two ways in which one engine is timed in one mode.
 
     Attributes:
         mode: How it is called.
@@ -30,48 +29,47 @@ class EngineArms:
     """
 
     mode: EngineMode
-    single: Arm
-    queued: Arm
+    single: TimedCall
+    queued: TimedCall
     timer: EngineTimer
 
 
-def engine_arms(contender: Contender, images: NDArray[np.generic], watch: Watch | None) -> EngineArms:
+def engine_calls(arm: Arm, images: NDArray[np.generic], watch: Watch | None) -> EngineCalls:
     """What to measure of an engine.
 
     Args:
-        contender: The engine and how to call it.
+        arm: The engine and how to call it.
         images: One batch.
         watch: Reads the GPU's clocks; None where nothing can.
 
     Raises:
         UsageError: No profile holds the batch.
     """
-    runner, mode = contender.runner, contender.mode
-    assert isinstance(runner, TensorrtRunner)  # noqa: S101 - only engines have modes
-    assert mode is not None  # noqa: S101
-    timer = runner.timer(images, contender.schedule, graph=mode.cuda_graph, transfers=mode.transfers)
-    single = Arm(contender.name, timer.call, read=timer.read, watch=watch)
-    queued = Arm(f"{contender.name}, queued", timer.queue, read=timer.read, watch=watch)
-    return EngineArms(mode, single, queued, timer)
+    engine, mode = arm.runner.engine, arm.mode
+    assert engine is not None and mode is not None  # noqa: S101, PT018 - engines have modes, and nothing else has
+    timer = engine.timer(images, arm.schedule, graph=mode.cuda_graph, transfers=mode.transfers)
+    single = TimedCall(arm.name, timer.call, read=timer.read, watch=watch)
+    queued = TimedCall(f"{arm.name}, queued", timer.queue, read=timer.read, watch=watch)
+    return EngineCalls(mode, single, queued, timer)
 
 
-def gpu_times(arms: EngineArms, batch: int, percentiles: Sequence[float]) -> GpuTimes:
+def gpu_times(calls: EngineCalls, batch: int, percentiles: Sequence[float]) -> GpuTimes:
     """Statistics of a measured engine.
 
     Args:
-        arms: Measured.
+        calls: Measured.
         batch: Images a call.
         percentiles: Which.
     """
-    single, queued = arms.single, arms.queued
+    single, queued = calls.single, calls.queued
     host = {"host": spread(single.samples, percentiles)}
     return GpuTimes(
-        cuda_graph=arms.mode.cuda_graph,
-        transfers=arms.mode.transfers,
+        cuda_graph=calls.mode.cuda_graph,
+        transfers=calls.mode.transfers,
         single={**spreads(single, percentiles), **host},
         queued=spreads(queued, percentiles),
         single_images_per_s=batch * len(single.samples) / sum(single.samples),
-        queued_images_per_s=batch * QUEUED * len(queued.samples) / sum(queued.samples),
+        queued_images_per_s=batch * calls.timer.queued * len(queued.samples) / sum(queued.samples),
         clocks=_clocks([single, queued]),
     )
 
@@ -104,15 +102,15 @@ def spread(seconds: Sequence[float], percentiles: Sequence[float]) -> Spread:
     )
 
 
-def spreads(arm: Arm, percentiles: Sequence[float]) -> dict[str, Spread]:
-    """Statistics of everything that an arm measured by itself, over all rounds."""
+def spreads(call: TimedCall, percentiles: Sequence[float]) -> dict[str, Spread]:
+    """Statistics of everything that a call measured by itself, over all rounds."""
     return {
-        name: spread([value for one in rounds for value in one], percentiles) for name, rounds in arm.readings.items()
+        name: spread([value for one in rounds for value in one], percentiles) for name, rounds in call.readings.items()
     }
 
 
-def _clocks(arms: Sequence[Arm]) -> Clocks | None:
-    pairs = [pair for arm in arms for pair in arm.watched]
+def _clocks(calls: Sequence[TimedCall]) -> Clocks | None:
+    pairs = [pair for call in calls for pair in call.watched]
     readings = [one for pair in pairs for one in pair if isinstance(one, ClockReading)]
     if not readings:
         return None

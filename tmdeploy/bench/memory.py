@@ -5,7 +5,6 @@ That process runs `main(JOB)`, JOB being a `Job` as JSON, and prints a `Footprin
 
 from __future__ import annotations
 
-import importlib
 import re
 import subprocess
 from dataclasses import dataclass
@@ -14,11 +13,10 @@ from pathlib import Path
 import numpy as np
 from pydantic import TypeAdapter
 
+from tmdeploy.backends.base import load_runtime, open_runner
 from tmdeploy.backends.options import CheckpointOptions
 from tmdeploy.errors import ArtifactError
 from tmdeploy.system.child import last_words, run_python
-from tmdeploy.tensorrt.cuda.device import Device
-from tmdeploy.tensorrt.record.sidecar import read_sidecar
 from tmdeploy.tensorrt.run.memory import EngineMemory
 
 _CHILD = "import sys; from tmdeploy.bench.memory import main; main(sys.argv[1])"
@@ -94,23 +92,12 @@ def footprint(job: Job) -> Footprint:
 def main(text: str) -> None:
     """Entry point of the measuring process."""
     job = TypeAdapter(Job).validate_json(text)
-    from tmdeploy.backends import backend_for, open_runner
-
-    name = backend_for(job.path, job.backend).name
-    device = None
-    if name == "pytorch":
-        import tmdeploy.models.checkpoint
-        import tmdeploy.patching  # noqa: F401 - imports belong to the baseline
-    elif name == "tensorrt":
-        importlib.import_module(read_sidecar(job.path).flavor.package)
-        device = Device()
-    else:
-        importlib.import_module(name.partition("-")[0])  # its package: onnxruntime of onnxruntime-cuda
+    free = load_runtime(job.path, backend=job.backend)
     options = {} if job.checkpoint is None else job.checkpoint.keywords()
-    free = 0 if device is None else device.memory()[0]  # asking makes the CUDA context, which is no engine's
+    at_first = 0 if free is None else free()
     before = _memory_mib("VmRSS")
     with open_runner(job.path, threads=job.threads, backend=job.backend, **options) as runner:
-        loaded = 0 if device is None else free - device.memory()[0]
+        loaded = 0 if free is None else at_first - free()
         height, width = runner.preprocessing.image_size
         if runner.pixels_in:
             images = np.zeros((job.batch, height, width, 3), np.uint8)
@@ -119,9 +106,8 @@ def main(text: str) -> None:
         for _ in range(_CALLS):
             runner.infer(images)
         gpu = None
-        if device is not None:
-            stated = runner.memory()  # type: ignore[attr-defined]  # an engine's
-            gpu = GpuFootprint(stated, loaded, running=free - device.memory()[0])
+        if free is not None and runner.engine is not None:
+            gpu = GpuFootprint(runner.engine.memory(), loaded, running=at_first - free())
         found = Footprint(before, _memory_mib("VmHWM"), runner.load_seconds * 1e3, gpu)
     print(TypeAdapter(Footprint).dump_json(found).decode())  # noqa: T201 - the answer
 

@@ -18,17 +18,16 @@ import tmdeploy
 from tmdeploy.backends import Runner
 from tmdeploy.backends.options import CheckpointOptions
 from tmdeploy.backends.pairing import load_samples
-from tmdeploy.backends.tensorrt import TensorrtRunner
+from tmdeploy.bench.arm import Arm, EngineMode, Schedule, engine_modes, labelled
 from tmdeploy.bench.arms import gather
 from tmdeploy.bench.batches import default_batches
-from tmdeploy.bench.contender import Contender, EngineMode, Schedule, engine_modes, labelled
 from tmdeploy.bench.fairness import same_work, unlike
 from tmdeploy.bench.gate import Gate
 from tmdeploy.bench.gpu_doubts import gpu_doubts
-from tmdeploy.bench.gpu_times import EngineArms, Watch, engine_arms, gpu_times, spreads
+from tmdeploy.bench.gpu_times import EngineCalls, Watch, engine_calls, gpu_times, spreads
 from tmdeploy.bench.memory import Job, footprint
 from tmdeploy.bench.pace import Pace
-from tmdeploy.bench.timing import Arm, Protocol, latency, measure, ratio
+from tmdeploy.bench.timing import Protocol, TimedCall, latency, measure, ratio
 from tmdeploy.errors import ArtifactError, UsageError
 from tmdeploy.report.schemas.bench import ArmRow, BenchReport, GpuMemory, Machine, ModelRow, RatioRow
 from tmdeploy.system.machine import cpu_name, package_version, usable_cores
@@ -45,15 +44,15 @@ _RESIDENT = "device: images on the GPU, from enqueueing until the logits are the
 
 @dataclass(frozen=True)
 class _Entry:
-    """A contender at one batch size, with the arms that measure it."""
+    """An arm at one batch size, and the calls by which it is timed."""
 
-    contender: Contender
     arm: Arm
-    engine: EngineArms | None = None
+    call: TimedCall
+    engine: EngineCalls | None = None
 
     @property
-    def arms(self) -> tuple[Arm, ...]:
-        return (self.arm,) if self.engine is None else (self.engine.single, self.engine.queued)
+    def calls(self) -> tuple[TimedCall, ...]:
+        return (self.call,) if self.engine is None else (self.engine.single, self.engine.queued)
 
 
 def bench(
@@ -71,7 +70,7 @@ def bench(
     checkpoint: CheckpointOptions | None = None,
     modes: Sequence[EngineMode] = engine_modes(),
     gate: Gate | None = None,
-    check: Callable[[Sequence[Contender]], None] = lambda _: None,
+    check: Callable[[Sequence[Arm]], None] = lambda _: None,
     progress: Progress = silent,
 ) -> BenchReport:
     """Measure every model, and the twins that show what its reduction is worth, in interleaved rounds.
@@ -101,7 +100,7 @@ def bench(
     warnings: list[str] = []
     progress("loading the models")
     with ExitStack() as opened:
-        contenders = gather(
+        arms = gather(
             paths,
             opened,
             backends=backends,
@@ -113,14 +112,14 @@ def bench(
             warnings=warnings,
             modes=modes,
         )
-        check(contenders)
+        check(arms)
         gate = gate or Gate()
-        gate.check(contenders)
-        _check_same_images(contenders)
-        batch_sizes = batch_sizes or default_batches([one.runner for one in contenders])
+        gate.check(arms)
+        _check_same_images(arms)
+        batch_sizes = batch_sizes or default_batches([one.runner for one in arms])
         models = []
-        first = {(one.path, one.backend): one for one in reversed(contenders)}
-        for path, choice in dict.fromkeys((one.path, one.backend) for one in contenders):
+        first = {(one.path, one.backend): one for one in reversed(arms)}
+        for path, choice in dict.fromkeys((one.path, one.backend) for one in arms):
             options = first[path, choice].checkpoint
             shown = choice if len(backends) > 1 else None
             name = labelled(path, shown)
@@ -130,17 +129,17 @@ def bench(
             models.append(_measured(row, job, warnings) if memory else row)
         rows: list[ArmRow] = []
         source = ""
-        watch = _watch(contenders, warnings)
-        arms_a_batch = sum(1 if one.mode is None else 2 for one in contenders)  # an engine is timed in two ways
-        pace = Pace(protocol.work_of_an_arm * arms_a_batch * len(batch_sizes))
+        watch = _watch(arms, warnings)
+        calls_a_batch = sum(1 if one.mode is None else 2 for one in arms)  # an engine is timed in two ways
+        pace = Pace(protocol.work_of_a_call * calls_a_batch * len(batch_sizes))
         for batch in batch_sizes:
-            images, source = _images(contenders[0].runner, data, batch)
+            images, source = _images(arms[0].runner, data, batch)
             with ExitStack() as timers:
-                entries = [_entry(contender, images, batch, watch, timers) for contender in contenders]
-                arms = [arm for entry in entries for arm in entry.arms]
-                measure(arms, protocol, pace=pace, progress=_at(batch, progress))
+                entries = [_entry(arm, images, batch, watch, timers) for arm in arms]
+                calls = [call for entry in entries for call in entry.calls]
+                measure(calls, protocol, pace=pace, progress=_at(batch, progress))
                 rows += _rows(entries, batch, protocol.percentiles)
-        warnings += [*unlike(contenders), *gpu_doubts(rows), *_doubts(rows, load_before)]
+        warnings += [*unlike(arms), *gpu_doubts(rows), *_doubts(rows, load_before)]
     return BenchReport(
         tool_version=tmdeploy.__version__,
         data=source,
@@ -157,33 +156,29 @@ def _at(batch: int, progress: Progress) -> Progress:
     return lambda text, share=None, /: progress(f"batch {batch}: {text}", share)
 
 
-def _watch(contenders: Sequence[Contender], warnings: list[str]) -> Watch | None:
-    engine = next((one.runner for one in contenders if isinstance(one.runner, TensorrtRunner)), None)
-    if engine is None:
+def _watch(arms: Sequence[Arm], warnings: list[str]) -> Watch | None:
+    facts = next((one.runner.facts for one in arms if one.runner.engine is not None), None)
+    if facts is None:
         return None
-    watch, problem = clock_reader(engine.facts.gpu or 0)
+    watch, problem = clock_reader(facts.gpu or 0)
     if watch is None:
         warnings.append(f"the GPU's clocks were not watched: {problem}")
     return watch
 
 
-def _entry(
-    contender: Contender, images: NDArray[np.generic], batch: int, watch: Watch | None, timers: ExitStack
-) -> _Entry:
-    runner, schedule = contender.runner, contender.schedule
-    if contender.mode is not None:
-        engine = engine_arms(contender, images, watch)
+def _entry(arm: Arm, images: NDArray[np.generic], batch: int, watch: Watch | None, timers: ExitStack) -> _Entry:
+    runner, schedule = arm.runner, arm.schedule
+    if arm.mode is not None:
+        engine = engine_calls(arm, images, watch)
         timers.callback(engine.timer.close)
-        return _Entry(contender, engine.single, engine)
-    if runner.metadata is not None and not runner.metadata.dynamic_batch and batch > 1:
-        raise UsageError(
-            f"{contender.name} takes batch 1 only", remedy="Export it with --dynamic-batch, or bench --batch 1"
-        )
+        return _Entry(arm, engine.single, engine)
+    if not runner.takes_batch(batch):
+        raise UsageError(f"{arm.name} takes batch 1 only", remedy="Export it with --dynamic-batch, or bench --batch 1")
 
     def read() -> dict[str, list[float]]:
         return {} if runner.compute_seconds is None else {"compute": [runner.compute_seconds]}
 
-    return _Entry(contender, Arm(contender.name, lambda: runner.infer(images, schedule), read=read))
+    return _Entry(arm, TimedCall(arm.name, lambda: runner.infer(images, schedule), read=read))
 
 
 def _images(runner: Runner, data: Sequence[str], batch: int) -> tuple[NDArray[np.generic], str]:
@@ -192,64 +187,64 @@ def _images(runner: Runner, data: Sequence[str], batch: int) -> tuple[NDArray[np
     return np.concatenate([samples.images] * repeats)[:batch], samples.source
 
 
-def _check_same_images(contenders: Sequence[Contender]) -> None:
-    first = contenders[0].runner
-    for contender in contenders[1:]:
-        runner = contender.runner
+def _check_same_images(arms: Sequence[Arm]) -> None:
+    first = arms[0].runner
+    for arm in arms[1:]:
+        runner = arm.runner
         if (runner.preprocessing.image_size, runner.pixels_in) != (first.preprocessing.image_size, first.pixels_in):
-            raise UsageError(f"{contender.name} and {contenders[0].name} take different images: time them apart")
+            raise UsageError(f"{arm.name} and {arms[0].name} take different images: time them apart")
 
 
 def _rows(entries: Sequence[_Entry], batch: int, percentiles: Sequence[float]) -> list[ArmRow]:
-    by_name = {entry.contender.name: entry for entry in entries}
+    by_name = {entry.arm.name: entry for entry in entries}
     rows = []
     for number, entry in enumerate(entries, 1):
-        contender, arm = entry.contender, entry.arm
-        numbers = latency(arm, percentiles)
+        arm, call = entry.arm, entry.call
+        numbers = latency(call, percentiles)
         row = ArmRow(
             number=number,
-            name=contender.name,
-            kind=contender.kind,
-            path=str(contender.path),
+            name=arm.name,
+            kind=arm.kind,
+            path=str(arm.path),
             batch=batch,
-            schedule=contender.schedule,
-            amounts=contender.amounts,
-            backend=_described(contender),
-            precision=contender.precision,
-            stable_warm_up=all(one.stable for one in entry.arms),
+            schedule=arm.schedule,
+            amounts=arm.amounts,
+            backend=_described(arm),
+            precision=arm.precision,
+            stable_warm_up=all(one.stable for one in entry.calls),
             images_per_s=batch / numbers.median_ms * 1e3,
-            gmacs=None if contender.macs is None else contender.macs / 1e9,
-            rounds_ms=tuple(tuple(round(sample * 1e3, 4) for sample in one) for one in arm.rounds),
-            boundary=_RESIDENT if contender.mode is not None and not contender.mode.transfers else None,
+            gmacs=None if arm.macs is None else arm.macs / 1e9,
+            rounds_ms=tuple(tuple(round(sample * 1e3, 4) for sample in one) for one in call.rounds),
+            boundary=_RESIDENT if arm.mode is not None and not arm.mode.transfers else None,
             gpu=None if entry.engine is None else gpu_times(entry.engine, batch, percentiles),
-            compute=None if entry.engine is not None else spreads(arm, percentiles).get("compute"),
+            compute=None if entry.engine is not None else spreads(call, percentiles).get("compute"),
             **asdict(numbers),
         )
-        if contender.baseline is not None:
-            base = by_name[contender.baseline]
-            row = _compared(row, arm, base.arm, base.contender, contender)
-        reference = same_work(contender, [other.contender for other in entries])
+        if arm.baseline is not None:
+            base = by_name[arm.baseline]
+            row = _compared(row, entry, base)
+        reference = same_work(arm, [other.arm for other in entries])
         if reference is not None:
-            row = row.model_copy(update={"pytorch": _ratio(arm, by_name[reference.name].arm)})
+            row = row.model_copy(update={"pytorch": _ratio(call, by_name[reference.name].call)})
         rows.append(row)
     return rows
 
 
-def _described(contender: Contender) -> dict[str, str]:
-    described, mode = contender.runner.facts.described(), contender.mode
+def _described(arm: Arm) -> dict[str, str]:
+    described, mode = arm.runner.facts.described(), arm.mode
     return described if mode is None else {**described, "cuda_graph": "on" if mode.cuda_graph else "off"}
 
 
-def _ratio(arm: Arm, baseline: Arm) -> RatioRow:
-    times = ratio(arm, baseline)
+def _ratio(call: TimedCall, baseline: TimedCall) -> RatioRow:
+    times = ratio(call, baseline)
     return RatioRow(baseline=baseline.name, decided=times.decided, **asdict(times))
 
 
-def _compared(row: ArmRow, arm: Arm, base_arm: Arm, base: Contender, contender: Contender) -> ArmRow:
-    times = _ratio(arm, base_arm)
+def _compared(row: ArmRow, entry: _Entry, base: _Entry) -> ArmRow:
+    times = _ratio(entry.call, base.call)
     changes: dict[str, object] = {"ratio": times}
-    if contender.macs is not None and base.macs is not None:
-        macs = contender.macs / base.macs
+    if entry.arm.macs is not None and base.arm.macs is not None:
+        macs = entry.arm.macs / base.arm.macs
         changes["mac_ratio"] = macs
         if macs < 1.0:
             changes["realised"] = (1.0 - times.median) / (1.0 - macs)

@@ -1,4 +1,4 @@
-"""The measuring harness: arms in interleaved rounds, warmed up until stable, compared round by round."""
+"""The measuring harness: calls in interleaved rounds, warmed up until stable, compared round by round."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Protocol:
     """How to measure.
 
     Attributes:
-        warm_up_s: Each arm runs at least this long first, and then until three windows of calls agree within 3 %.
+        warm_up_s: Each call runs at least this long first, and then until three windows of calls agree within 3 %.
         warm_up_limit_s: But no longer than this.
-        duration_s: Measured time of an arm, over all rounds, at least.
-        iterations: Measured calls of an arm, over all rounds, at least.
-        rounds: Each arm is measured this many times, in an order shuffled anew each round.
-        percentiles: Of the measured calls, in (0, 100].
+        duration_s: Measured time of each, over all rounds, at least.
+        iterations: How often each is measured, over all rounds, at least.
+        rounds: Each is measured this many times, in an order shuffled anew each round.
+        percentiles: Of the measured times, in (0, 100].
         seed: Of the order.
 
     Raises:
@@ -61,29 +61,29 @@ class Protocol:
             raise UsageError(f"a percentile is above 0 and at most 100, not {wrong[0]:g}")
 
     @property
-    def work_of_an_arm(self) -> float:
+    def work_of_a_call(self) -> float:
         """What is planned of it, seconds; slow models take longer, all alike."""
         return self.warm_up_s + self.duration_s
 
 
 @dataclass
-class Arm:
-    """One thing to measure: a call, and what came of it.
+class TimedCall:
+    """Something that is called again and again, and how long it took each time.
 
     Attributes:
         name: For tables; unique.
-        call: Runs one batch.
-        read: What the call measured by itself, seconds by name; asked after the clock has stopped. None: nothing.
-        watch: Asked before and after each round, while the arm is warm; None: nothing to watch.
-        rounds: Measured seconds of every call, by round.
+        run: Runs one batch.
+        read: What a run measured by itself, seconds by name; asked after the clock has stopped. None: nothing.
+        watch: Asked before and after each round, while the call is warm; None: nothing to watch.
+        rounds: Measured seconds of every run, by round.
         readings: What `read` gave, by name and round.
         watched: What `watch` gave, before and after, by round.
-        positions: When it was measured, by round: 0 for the round's first arm.
+        positions: When it was measured, by round: 0 for the round's first call.
         stable: Whether warm-up ended because the windows agreed.
     """
 
     name: str
-    call: Callable[[], object]
+    run: Callable[[], object]
     read: Callable[[], Mapping[str, Sequence[float]]] | None = None
     watch: Callable[[], object] | None = None
     rounds: list[list[float]] = field(default_factory=list)
@@ -94,25 +94,25 @@ class Arm:
 
     @property
     def samples(self) -> list[float]:
-        """All measured calls, seconds."""
+        """All measured runs, seconds."""
         return [sample for one in self.rounds for sample in one]
 
     @property
     def round_medians(self) -> list[float]:
-        """The median call of each round, seconds."""
+        """The median run of each round, seconds."""
         return [statistics.median(one) for one in self.rounds]
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Statistics of one arm.
+    """Statistics of a timed call.
 
     Attributes:
         median_ms: Of a batch; median of the rounds' medians.
-        mean_ms: Of all calls.
-        min_ms: Of all calls.
-        percentiles_ms: By percentile, of all calls.
-        cv: Coefficient of variation of all calls.
+        mean_ms: Of all runs.
+        min_ms: Of all runs.
+        percentiles_ms: By percentile, of all runs.
+        cv: Coefficient of variation of all runs.
         calls: How many were measured.
     """
 
@@ -126,7 +126,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How long one arm takes relative to another: median of the per-round ratios, and their range."""
+    """How long one call takes relative to another: median of the per-round ratios, and their range."""
 
     median: float
     low: float
@@ -134,57 +134,57 @@ class Ratio:
 
     @property
     def decided(self) -> bool:
-        """Whether every round says the same arm is faster."""
+        """Whether every round says the same call is faster."""
         return self.high < 1.0 or self.low > 1.0
 
 
 def measure(
-    arms: Sequence[Arm],
+    calls: Sequence[TimedCall],
     protocol: Protocol,
     *,
     clock: Clock = time.perf_counter,
     pace: Pace | None = None,
     progress: Progress = silent,
 ) -> None:
-    """Warm every arm up, then measure them in interleaved rounds; the arms are filled in place.
+    """Warm every call up, then measure them in interleaved rounds; they are filled in place.
 
     Args:
-        arms: What to measure.
+        calls: What to measure.
         protocol: How.
         clock: Seconds; replaceable for tests.
-        pace: Is told what is done, by `Protocol.work_of_an_arm`, and asked how long the rest takes.
+        pace: Is told what is done, by `Protocol.work_of_a_call`, and asked how long the rest takes.
         progress: Called with a short description.
     """
-    pace = pace or Pace(protocol.work_of_an_arm * len(arms))
-    for arm in arms:
-        progress(f"warming up {arm.name}{pace.left()}")
-        arm.stable = _warm_up(arm.call, protocol, clock)
+    pace = pace or Pace(protocol.work_of_a_call * len(calls))
+    for call in calls:
+        progress(f"warming up {call.name}{pace.left()}")
+        call.stable = _warm_up(call.run, protocol, clock)
         pace.did(protocol.warm_up_s)
     order = random.Random(protocol.seed)  # noqa: S311 - shuffles, guards nothing
     for number in range(protocol.rounds):
-        shuffled = list(arms)
+        shuffled = list(calls)
         order.shuffle(shuffled)
-        for position, arm in enumerate(shuffled):
-            progress(f"round {number + 1} of {protocol.rounds}: {arm.name}{pace.left()}")
+        for position, call in enumerate(shuffled):
+            progress(f"round {number + 1} of {protocol.rounds}: {call.name}{pace.left()}")
             with _no_garbage_collection():
-                arm.call()  # the arm before left the caches to itself
-                before = None if arm.watch is None else arm.watch()
-                _round(arm, protocol, clock)
-            if arm.watch is not None:
-                arm.watched.append((before, arm.watch()))
-            arm.positions.append(position)
+                call.run()  # the one before left the caches to itself
+                before = None if call.watch is None else call.watch()
+                _round(call, protocol, clock)
+            if call.watch is not None:
+                call.watched.append((before, call.watch()))
+            call.positions.append(position)
             pace.did(protocol.duration_s / protocol.rounds)
 
 
-def _warm_up(call: Callable[[], object], protocol: Protocol, clock: Clock) -> bool:
-    """Run windows of a third of the warm-up time each, at least three calls; say whether the last three agreed."""
+def _warm_up(run: Callable[[], object], protocol: Protocol, clock: Clock) -> bool:
+    """Run windows of a third of the warm-up time each, at least three runs; say whether the last three agreed."""
     start = clock()
     medians: list[float] = []
     while True:
         window: list[float] = []
         opened = clock()
         while len(window) < _WINDOW_CALLS or clock() - opened < protocol.warm_up_s / _WINDOWS:
-            window.append(_timed(call, clock))
+            window.append(_timed(run, clock))
         medians.append(statistics.median(window))
         elapsed, recent = clock() - start, medians[-_WINDOWS:]
         if elapsed >= protocol.warm_up_s and len(recent) == _WINDOWS and max(recent) <= min(recent) * (1 + _AGREE):
@@ -193,24 +193,24 @@ def _warm_up(call: Callable[[], object], protocol: Protocol, clock: Clock) -> bo
             return False
 
 
-def _round(arm: Arm, protocol: Protocol, clock: Clock) -> None:
+def _round(call: TimedCall, protocol: Protocol, clock: Clock) -> None:
     samples: list[float] = []
     read: dict[str, list[float]] = {}
     least, budget = math.ceil(protocol.iterations / protocol.rounds), protocol.duration_s / protocol.rounds
     start = clock()
     while len(samples) < least or clock() - start < budget:
-        samples.append(_timed(arm.call, clock))
-        if arm.read is not None:
-            for name, values in arm.read().items():
+        samples.append(_timed(call.run, clock))
+        if call.read is not None:
+            for name, values in call.read().items():
                 read.setdefault(name, []).extend(values)
-    arm.rounds.append(samples)
+    call.rounds.append(samples)
     for name, values in read.items():
-        arm.readings.setdefault(name, []).append(values)
+        call.readings.setdefault(name, []).append(values)
 
 
-def _timed(call: Callable[[], object], clock: Clock) -> float:
+def _timed(run: Callable[[], object], clock: Clock) -> float:
     before = clock()
-    call()
+    run()
     return clock() - before
 
 
@@ -226,13 +226,13 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def latency(arm: Arm, percentiles: Sequence[float] = PERCENTILES) -> Latency:
-    """Statistics of a measured arm; percentiles interpolate linearly between the two nearest calls."""
-    samples = np.array(arm.samples) * 1e3
+def latency(call: TimedCall, percentiles: Sequence[float] = PERCENTILES) -> Latency:
+    """Statistics of a measured call; percentiles interpolate linearly between the two nearest runs."""
+    samples = np.array(call.samples) * 1e3
     mean = float(samples.mean())
     values = np.percentile(samples, percentiles)
     return Latency(
-        median_ms=statistics.median(arm.round_medians) * 1e3,
+        median_ms=statistics.median(call.round_medians) * 1e3,
         mean_ms=mean,
         min_ms=float(samples.min()),
         percentiles_ms={f"{wanted:g}": float(value) for wanted, value in zip(percentiles, values, strict=True)},
@@ -241,7 +241,7 @@ def latency(arm: Arm, percentiles: Sequence[float] = PERCENTILES) -> Latency:
     )
 
 
-def ratio(arm: Arm, baseline: Arm) -> Ratio:
-    """Time of `arm` over time of `baseline`, each round's medians against each other."""
-    ratios = [ours / theirs for ours, theirs in zip(arm.round_medians, baseline.round_medians, strict=True)]
+def ratio(call: TimedCall, baseline: TimedCall) -> Ratio:
+    """Time of `call` over time of `baseline`, each round's medians against each other."""
+    ratios = [ours / theirs for ours, theirs in zip(call.round_medians, baseline.round_medians, strict=True)]
     return Ratio(statistics.median(ratios), min(ratios), max(ratios))

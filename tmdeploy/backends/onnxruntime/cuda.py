@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from tmdeploy.backends.onnxruntime.gpu import CudaTarget
-from tmdeploy.backends.onnxruntime.runner import OnnxRuntimeRunner
+from tmdeploy.backends.onnxruntime.runner import OnnxRuntimeRunner, load_runtime
+
+__all__ = ["load_runtime", "open_runner"]
 
 
 def open_runner(

@@ -25,6 +25,7 @@ from tmdeploy.card.metadata import METADATA_KEY, ArtifactMetadata, parse
 from tmdeploy.errors import ArtifactError, DataError
 from tmdeploy.graph.base import run_pass
 from tmdeploy.graph.onnx_file import Shape, check_ports, read_onnx
+from tmdeploy.lazy import require
 from tmdeploy.system.boundary import library_call
 
 if TYPE_CHECKING:
@@ -351,3 +352,8 @@ def open_runner(
         ArtifactError: It is empty, truncated, no ONNX file, or one that ONNX Runtime cannot run.
     """
     return OnnxRuntimeRunner(path, threads=threads, model=model, name=name, native=native)
+
+
+def load_runtime(path: Path) -> None:
+    """Import ONNX Runtime."""
+    require("onnxruntime", purpose=f"running {path}")

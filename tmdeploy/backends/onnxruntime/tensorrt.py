@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from tmdeploy.backends.exported import schedule_input
 from tmdeploy.backends.onnxruntime.gpu import GpuTarget, cuda_options
 from tmdeploy.backends.onnxruntime.packages import CUDA, TENSORRT
-from tmdeploy.backends.onnxruntime.runner import Feeds, Input, OnnxRuntimeRunner, Outline, onnxruntime_type
+from tmdeploy.backends.onnxruntime.runner import (
+    Feeds,
+    Input,
+    OnnxRuntimeRunner,
+    Outline,
+    load_runtime,
+    onnxruntime_type,
+)
 from tmdeploy.backends.onnxruntime.session import Target
 from tmdeploy.card.metadata import ArtifactMetadata
 from tmdeploy.errors import EnvironmentMissing, UsageError
@@ -34,6 +41,8 @@ if TYPE_CHECKING:
     import onnx
 
     from tmdeploy.backends.base import Part
+
+__all__ = ["OnnxRuntimeTensorrtRunner", "TensorrtTarget", "load_runtime", "open_runner"]
 
 TF32_VARIABLE = "NVIDIA_TF32_OVERRIDE"
 

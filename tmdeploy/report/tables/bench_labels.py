@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from tmdeploy.bench.contender import EngineMode
+from tmdeploy.bench.arm import EngineMode
 from tmdeploy.report.schemas.bench import ArmRow, BenchReport, ModelRow
 
 

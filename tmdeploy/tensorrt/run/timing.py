@@ -33,6 +33,8 @@ class EngineTimer:
         transfers: Copy images to the device and logits back; else everything stays on the device.
     """
 
+    queued = QUEUED
+
     def __init__(
         self,
         session: Session,

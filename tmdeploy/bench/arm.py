@@ -43,7 +43,7 @@ def engine_modes(cuda_graph: bool | None = None, transfers: bool | None = None) 
 
 
 @dataclass(frozen=True)
-class Contender:
+class Arm:
     """One arm before it is timed.
 
     Attributes:
