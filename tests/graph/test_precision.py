@@ -13,8 +13,8 @@ from tests.vits import tiny_images
 from tmdeploy.card.metadata import ArtifactMetadata
 from tmdeploy.errors import ArtifactError, UsageError
 from tmdeploy.graph.expand_ops import ExpandOps
+from tmdeploy.graph.onnx_file import read_onnx
 from tmdeploy.graph.precision import GROUPS, ConvertPrecision, parse_keep
-from tmdeploy.tensorrt.build.source import load_source
 
 METHODS = ("none", "tome", "evit", "mstm", "topk")
 IMAGES = tiny_images(6).numpy()
@@ -25,7 +25,7 @@ def _file(exported: Exported, name: str) -> Path:
 
 
 def _converted(path: Path, precision: str = "fp16", keep: tuple[str, ...] = GROUPS):
-    model, metadata = load_source(path)
+    model, metadata = read_onnx(path)
     steps = () if metadata is None else metadata.steps
     changed, done = ConvertPrecision(precision, keep, steps, str(path))(model)
     return changed, metadata, done
@@ -52,7 +52,7 @@ def _types(model: onnx.ModelProto) -> dict[str, int]:
 
 @pytest.mark.parametrize("method", [*METHODS, "portable"])
 def test_fp16_is_close_and_keeps_inputs_and_outputs(method: str, exported: Exported):
-    original, _ = load_source(_file(exported, method))
+    original, _ = read_onnx(_file(exported, method))
     changed, _, done = _converted(_file(exported, method))
     onnx.checker.check_model(changed, full_check=True)
     assert done.counts["narrowed"] > 50
@@ -145,7 +145,7 @@ def test_metadata_still_fits_the_graph(exported: Exported, tmp_path: Path):
     changed, metadata, _ = _converted(exported("mstm"))
     path = tmp_path / "again.onnx"
     onnx.save(changed, path)
-    again = load_source(path)[1]
+    again = read_onnx(path)[1]
     assert isinstance(again, ArtifactMetadata)
     assert again == metadata
 
@@ -170,7 +170,7 @@ def test_pairs_take_the_type_of_what_they_stand_between(precision: str, exported
             assert types[node.input[1]] == types.get(node.input[0], TensorProto.FLOAT)
             assert node.input[0] not in makers or makers[node.input[0]].op_type != "Cast"  # LayerNorm stays fp32
     if precision == "fp16":
-        original, _ = load_source(path)
+        original, _ = read_onnx(path)
         expected, got = (_run(model, ["logits"])[0] for model in (original, changed))
         assert 0 < np.median(np.abs(got - expected).max(axis=1)) < 0.02 * np.abs(expected).max()
 

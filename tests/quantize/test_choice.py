@@ -3,14 +3,14 @@ import pytest
 
 from tests.tensorrt.conftest import Exported
 from tmdeploy.errors import UsageError
+from tmdeploy.graph.onnx_file import read_onnx
 from tmdeploy.quantize.choice import Choice, choose
-from tmdeploy.tensorrt.build.source import load_source
 
 DEPTH = 2  # of the exported models
 
 
 def _choose(exported: Exported, method: str, *keep: str, **request: object) -> tuple[Choice, onnx.ModelProto]:
-    model, metadata = load_source(exported(method, **request))
+    model, metadata = read_onnx(exported(method, **request))
     assert metadata is not None
     return choose(model, metadata.steps, keep), model
 

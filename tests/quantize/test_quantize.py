@@ -13,6 +13,7 @@ from tmdeploy.backends import open_runner
 from tmdeploy.card.metadata import Preprocessing
 from tmdeploy.data.images import random_images
 from tmdeploy.errors import ArtifactError, DataError, UsageError
+from tmdeploy.graph.onnx_file import read_onnx
 from tmdeploy.system.files import sha256
 from tmdeploy.tensorrt.build.source import load_source
 
@@ -32,7 +33,7 @@ def _initializers(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
 @pytest.mark.parametrize(("method", "scheme"), [*((method, "int8") for method in METHODS), ("evit", "fp8")])
 def test_pairs_stand_before_the_chosen_nodes_only(method: str, scheme: str, exported: Exported, tmp_path: Path):
     path, report = quantized(exported(method), tmp_path, scheme=scheme)
-    model, metadata = load_source(path)
+    model, metadata = read_onnx(path)
     assert metadata is not None
     onnx.checker.check_model(model, full_check=True)
     producers = _producers(model)
@@ -48,7 +49,7 @@ def test_pairs_stand_before_the_chosen_nodes_only(method: str, scheme: str, expo
     assert all(len(pairs) == 2 for pairs in readers.values())  # weight and activation
     used = [pair for pairs in readers.values() for pair in pairs]
     assert len(used) == len(set(used))  # TensorRT wants a pair of its own for every node
-    original = load_source(exported(method))[0]
+    original = read_onnx(exported(method))[0]
     assert [(f.domain, f.name) for f in model.functions] == [(f.domain, f.name) for f in original.functions]
     assert [value.name for value in model.graph.input] == [value.name for value in original.graph.input]
     assert [node.name for node in model.graph.node if node.domain] == [n.name for n in original.graph.node if n.domain]
@@ -150,7 +151,7 @@ def _calibration(path: Path, pictures: Path) -> list[np.ndarray]:
     from tmdeploy.data.images import ImageReader
     from tmdeploy.quantize.split import split_images
 
-    metadata = load_source(path)[1]
+    metadata = read_onnx(path)[1]
     assert metadata is not None
     chosen = split_images([pictures], [], images=6, eval_images=512, seed=0).calibration
     return [batch.images for batch in ImageReader(chosen, metadata.preprocessing).batches(3)]
@@ -241,6 +242,38 @@ def test_what_is_refused(exported: Exported, tmp_path: Path):
     ):
         with pytest.raises(UsageError, match=message):
             quantized(**{"model": exported("none"), "folder": tmp_path, **changes})
+
+
+def _scattered(model: onnx.ModelProto) -> None:
+    last = next(node for node in model.graph.node if "logits" in node.output)
+    last.output[0] = "before"
+    zero, one = np.zeros((1, 1), np.int64), np.ones((1, 1), np.float32)
+    model.graph.initializer.extend([numpy_helper.from_array(zero, "place"), numpy_helper.from_array(one, "more")])
+    given = ["before", "place", "more"]
+    node = onnx.helper.make_node("ScatterElements", given, ["logits"], name="sum", axis=1, reduction="add")
+    model.graph.node.append(node)
+
+
+def test_what_tensorrt_refuses_is_quantised(exported: Exported, tmp_path: Path):
+    model = onnx.load(exported("none"))
+    _scattered(model)
+    onnx.save(model, tmp_path / "scatter.onnx")
+    path, report = quantized(tmp_path / "scatter.onnx", tmp_path)
+    assert report.written
+    assert "ScatterElements" in {node.op_type for node in onnx.load(path).graph.node}
+    with pytest.raises(ArtifactError, match="is a ScatterElements with reduction 'add', which TensorRT refuses"):
+        load_source(path)  # tmdeploy build says so
+
+
+def test_a_file_that_lost_its_functions(exported: Exported, tmp_path: Path):
+    model = onnx.load(exported("tome"))
+    del model.functions[:]
+    onnx.save(model, tmp_path / "lost.onnx")
+    with pytest.raises(
+        ArtifactError, match=r"no function body\. Export it again: the file lost its functions"
+    ) as raised:
+        quantized(tmp_path / "lost.onnx", tmp_path)
+    assert "TensorRT" not in str(raised.value)
 
 
 def test_images_that_cannot_be_read(exported: Exported, tmp_path: Path):

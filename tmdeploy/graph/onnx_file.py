@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from tmdeploy.card.facts import read_config
 from tmdeploy.card.metadata import METADATA_KEY, ArtifactMetadata, parse
 from tmdeploy.errors import ArtifactError
+from tmdeploy.ops import DOMAIN
 from tmdeploy.system.boundary import library_call
 
 if TYPE_CHECKING:
@@ -91,6 +92,24 @@ def check_there(path: Path) -> None:
 def standard_opset(model: onnx.ModelProto) -> int:
     """Version of the standard operators; 1 where the file does not say."""
     return next((entry.version for entry in model.opset_import if entry.domain in STANDARD), 1)
+
+
+def check_bodies(model: onnx.ModelProto, path: Path) -> None:
+    """Refuse nodes that no runtime can compute: of a domain that is not the standard's, and without a function.
+
+    Raises:
+        ArtifactError: There is one.
+    """
+    functions = {(function.domain, function.name) for function in model.functions}
+    for node in _nodes(model):
+        if node.domain not in STANDARD and (node.domain, node.op_type) not in functions:
+            ours = node.domain == DOMAIN
+            raise ArtifactError(
+                f"node '{node.name or node.output[0]}' is of the op {node.domain}::{node.op_type}, for which the file "
+                "has no function body",
+                path=path,
+                remedy="Export it again: the file lost its functions" if ours else "Replace it by standard ONNX ops",
+            )
 
 
 def image_input(model: onnx.ModelProto, path: Path) -> onnx.ValueInfoProto:

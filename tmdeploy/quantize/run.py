@@ -23,7 +23,7 @@ from tmdeploy.errors import ExportError
 from tmdeploy.graph.base import Pass, run_pass, run_passes
 from tmdeploy.graph.insert_int8 import InsertInt8
 from tmdeploy.graph.name_nodes import NameNodes
-from tmdeploy.graph.onnx_file import read_onnx, standard_opset
+from tmdeploy.graph.onnx_file import check_bodies, read_onnx, standard_opset
 from tmdeploy.graph.to_float8 import ToFloat8
 from tmdeploy.quantize.calibrate import calibrate
 from tmdeploy.quantize.choice import Choice, choose
@@ -58,6 +58,7 @@ def quantize(request: QuantizeRequest, progress: Progress = silent) -> QuantizeR
     check_request(request)
     progress("reading the model")
     model, found = read_onnx(request.model)
+    check_bodies(model, request.model)
     metadata = check_source(request, found, standard_opset(model))
     with library_call(request.model, "cannot be quantised", remedy=_NOT_AS_EXPORTED):
         onnx.checker.check_model(model)

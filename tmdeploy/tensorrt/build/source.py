@@ -8,8 +8,7 @@ import onnx
 
 from tmdeploy.card.metadata import ArtifactMetadata
 from tmdeploy.errors import ArtifactError
-from tmdeploy.graph.onnx_file import STANDARD, image_input, read_onnx
-from tmdeploy.ops import DOMAIN
+from tmdeploy.graph.onnx_file import STANDARD, check_bodies, image_input, read_onnx
 
 
 def load_source(path: Path, content: bytes | None = None) -> tuple[onnx.ModelProto, ArtifactMetadata | None]:
@@ -26,7 +25,8 @@ def load_source(path: Path, content: bytes | None = None) -> tuple[onnx.ModelPro
         ArtifactError: Missing, empty, truncated, foreign, or with nodes that no engine can be built from.
     """
     model, metadata = read_onnx(path, content)
-    _check_nodes(model, path)
+    check_bodies(model, path)
+    _check_scatters(model, path)
     return model, metadata
 
 
@@ -48,23 +48,14 @@ def fixed_images(model: onnx.ModelProto, path: Path) -> onnx.ValueInfoProto:
     return images
 
 
-def _check_nodes(model: onnx.ModelProto, path: Path) -> None:
-    functions = {(function.domain, function.name) for function in model.functions}
-    bodies = [model.graph.node, *(function.node for function in model.functions)]
-    for node in (node for body in bodies for node in body):
-        where = f"node '{node.name or node.output[0]}'"
+def _check_scatters(model: onnx.ModelProto, path: Path) -> None:
+    for node in (node for owner in (model.graph, *model.functions) for node in owner.node):
         reductions = (a.s.decode(errors="replace") for a in node.attribute if a.name == "reduction" and a.s)
         reduction = next(reductions, "none")
         if node.op_type in {"ScatterElements", "ScatterND"} and node.domain in STANDARD and reduction != "none":
             raise ArtifactError(
-                f"{where} is a {node.op_type} with reduction '{reduction}', which TensorRT refuses or silently ignores",
+                f"node '{node.name or node.output[0]}' is a {node.op_type} with reduction '{reduction}', which TensorRT "
+                "refuses or silently ignores",
                 path=path,
                 remedy="Export the model with tmdeploy export, which needs no scattered sums",
-            )
-        if node.domain not in STANDARD and (node.domain, node.op_type) not in functions:
-            known = node.domain == DOMAIN
-            raise ArtifactError(
-                f"{where} is of the op {node.domain}::{node.op_type}, for which the file has no function body",
-                path=path,
-                remedy="Export it again: the file lost its functions" if known else "Replace it by standard ONNX ops",
             )
