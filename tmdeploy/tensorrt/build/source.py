@@ -53,9 +53,9 @@ def _check_scatters(model: onnx.ModelProto, path: Path) -> None:
         reductions = (a.s.decode(errors="replace") for a in node.attribute if a.name == "reduction" and a.s)
         reduction = next(reductions, "none")
         if node.op_type in {"ScatterElements", "ScatterND"} and node.domain in STANDARD and reduction != "none":
+            where = f"node '{node.name or node.output[0]}'"
             raise ArtifactError(
-                f"node '{node.name or node.output[0]}' is a {node.op_type} with reduction '{reduction}', which TensorRT "
-                "refuses or silently ignores",
+                f"{where} is a {node.op_type} with reduction '{reduction}', which TensorRT refuses or silently ignores",
                 path=path,
                 remedy="Export the model with tmdeploy export, which needs no scattered sums",
             )
