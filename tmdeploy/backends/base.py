@@ -185,6 +185,8 @@ class BackendInfo:
         purpose: In a few words.
         precisions: What may follow its name, as in `openvino:bf16`; the first is the default.
         reads_checkpoints: It reads every checkpoint format (`models.formats`), whatever `suffixes` says.
+        takes_model: `open_runner` takes `model`, a serialised ONNX model to run in place of the file's, and `name` for
+            it; bench makes twins for such a backend.
     """
 
     name: str
@@ -193,20 +195,23 @@ class BackendInfo:
     purpose: str
     precisions: tuple[str, ...] = ()
     reads_checkpoints: bool = False
+    takes_model: bool = False
 
     def reads(self, path: Path) -> bool:
         """Whether it reads files of this suffix."""
         return path.suffix.lower() in self.suffixes or (self.reads_checkpoints and format_of(path) is not None)
 
 
+def _onnx(name: str, module: str, purpose: str, precisions: tuple[str, ...] = ()) -> BackendInfo:
+    return BackendInfo(name, (".onnx",), module, purpose, precisions, takes_model=True)
+
+
 # One row a backend.
 _OURS: tuple[BackendInfo, ...] = (
-    BackendInfo("onnxruntime", (".onnx",), "tmdeploy.backends.onnxruntime.runner", "ONNX Runtime on the CPU"),
-    BackendInfo("onnxruntime-cuda", (".onnx",), "tmdeploy.backends.onnxruntime.cuda", "ONNX Runtime, CUDA provider"),
-    BackendInfo(
-        "onnxruntime-tensorrt", (".onnx",), "tmdeploy.backends.onnxruntime.tensorrt", "ONNX Runtime, TensorRT provider"
-    ),
-    BackendInfo("openvino", (".onnx",), "tmdeploy.backends.openvino", "OpenVINO on the CPU", ("f32", "bf16")),
+    _onnx("onnxruntime", "tmdeploy.backends.onnxruntime.runner", "ONNX Runtime on the CPU"),
+    _onnx("onnxruntime-cuda", "tmdeploy.backends.onnxruntime.cuda", "ONNX Runtime, CUDA provider"),
+    _onnx("onnxruntime-tensorrt", "tmdeploy.backends.onnxruntime.tensorrt", "ONNX Runtime, TensorRT provider"),
+    _onnx("openvino", "tmdeploy.backends.openvino", "OpenVINO on the CPU", ("f32", "bf16")),
     BackendInfo(
         "pytorch",
         CHECKPOINT_SUFFIXES,

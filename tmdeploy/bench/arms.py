@@ -164,6 +164,8 @@ def _exported_arms(
 
     def twin_of(kind: Kind, schedule: Schedule) -> Runner | None:
         try:
+            if not backend_for(path, backend).takes_model:
+                raise ArtifactError(f"no {kind} twin: {runner.facts.backend} runs files as they are")
             model = _twin(path, metadata, kind, schedule)
             return opening(path, backend=backend, model=model, name=f"{path.name}, {kind}")
         except ArtifactError as error:
