@@ -8,19 +8,10 @@ import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper
 
-from tmdeploy.ops import DOMAIN, VERSION
 from tmdeploy.ops.bodies import function_body
+from tmdeploy.ops.spec import DOMAIN, OPS, VERSION
 
-_TYPES = {
-    "metric": TensorProto.FLOAT, "slots": TensorProto.INT64, "score": TensorProto.FLOAT, "kept": TensorProto.INT64,
-    "x": TensorProto.FLOAT, "map": TensorProto.INT32, "index": TensorProto.INT32, "weight": TensorProto.FLOAT,
-    "sim": TensorProto.FLOAT, "count": TensorProto.INT32, "y": TensorProto.FLOAT, "wsum": TensorProto.FLOAT,
-}  # fmt: skip
-_SIGNATURES = {
-    "TokenMatch": (("metric", "slots"), ("map", "index", "sim")),
-    "TokenSelect": (("score", "slots", "metric", "kept"), ("map", "index", "sim", "count")),
-    "TokenReduce": (("x", "map", "index", "weight"), ("y", "wsum")),
-}
+_TYPES = {"int32": TensorProto.INT32, "int64": TensorProto.INT64}  # any other is a float
 
 
 @functools.lru_cache(maxsize=256)
@@ -32,19 +23,19 @@ def _session(
     half: bool,
     counting: bool,
 ):
-    inputs, outputs = _SIGNATURES[op]
-    names = [name if name in given else "" for name in inputs]
+    spec = OPS[op]
+    names = [name if name in given else "" for name in spec.input_names]
     while names[-1] == "":
         names.pop()
-    types = dict(_TYPES)
+    types = {tensor.name: _TYPES.get(tensor.type, TensorProto.FLOAT) for tensor in (*spec.inputs, *spec.outputs)}
     if half:
         types.update(metric=TensorProto.FLOAT16, x=TensorProto.FLOAT16, y=TensorProto.FLOAT16)
-    node = helper.make_node(op, names, outputs, domain=DOMAIN, **dict(attributes))
+    node = helper.make_node(op, names, spec.output_names, domain=DOMAIN, **dict(attributes))
     graph = helper.make_graph(
         [node],
         "op",
         [helper.make_tensor_value_info(name, types[name], None) for name in names if name],
-        [helper.make_tensor_value_info(name, types[name], None) for name in outputs],
+        [helper.make_tensor_value_info(name, types[name], None) for name in spec.output_names],
     )
     model = helper.make_model(
         graph,

@@ -11,14 +11,8 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor
 
-from tmdeploy.ops import DOMAIN, VERSION
+from tmdeploy.ops.spec import DOMAIN, OPS, VERSION
 
-SIGNATURES = {
-    "TokenMatch": (("metric", "slots"), ("map", "index", "sim")),
-    "TokenSelect": (("score", "slots", "metric", "kept"), ("map", "index", "sim", "count")),
-    "TokenReduce": (("x", "map", "index", "weight"), ("y", "wsum")),
-}
-RANKS = {"metric": 3, "slots": 1, "score": 2, "kept": 1, "x": 3, "map": 2, "index": 2, "weight": 2}
 _ONNX = {
     torch.float32: TensorProto.FLOAT,
     torch.float16: TensorProto.FLOAT16,
@@ -56,8 +50,9 @@ class Ops:
 
 
 def one_node(op: str, given: dict[str, torch.dtype], **attributes: object) -> bytes:
-    inputs, outputs = SIGNATURES[op]
-    names = [name if name in given else "" for name in inputs]
+    spec = OPS[op]
+    ranks = {tensor.name: len(tensor.dims) for tensor in spec.inputs}
+    names = [name if name in given else "" for name in spec.input_names]
     while names[-1] == "":
         names.pop()
     types = dict.fromkeys(("map", "index", "count"), TensorProto.INT32) | dict.fromkeys(
@@ -65,13 +60,13 @@ def one_node(op: str, given: dict[str, torch.dtype], **attributes: object) -> by
     )
     types["y"] = _ONNX[given.get("x", torch.float32)]
     graph = helper.make_graph(
-        [helper.make_node(op, names, outputs, domain=DOMAIN, **attributes)],
+        [helper.make_node(op, names, spec.output_names, domain=DOMAIN, **attributes)],
         "op",
         [
-            helper.make_tensor_value_info(name, _ONNX[dtype], [f"{name}_{axis}" for axis in range(RANKS[name])])
+            helper.make_tensor_value_info(name, _ONNX[dtype], [f"{name}_{axis}" for axis in range(ranks[name])])
             for name, dtype in given.items()
         ],
-        [helper.make_tensor_value_info(name, types[name], None) for name in outputs],
+        [helper.make_tensor_value_info(name, types[name], None) for name in spec.output_names],
     )
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid(DOMAIN, VERSION)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
