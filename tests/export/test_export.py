@@ -17,16 +17,13 @@ from tests.vits import tiny_images, tiny_vit
 from tmdeploy.card.metadata import METADATA_KEY, parse
 from tmdeploy.errors import ArtifactError, ExportError, UsageError
 from tmdeploy.export import ExportRequest, export_checkpoint
-from tmdeploy.methods import methods
+from tmdeploy.methods import build_method
 from tmdeploy.patching import reduction_of
-
-METHODS = [info.name for info in methods()]
 
 
 def _patched(name: str, seed: int = 0, **changes: object):
-    layers = None if name in {"tome", "none"} else [1, 2]
-    amount = {"r": 8} if name == "tome" else {}
-    return tmdeploy.patch(tiny_vit(seed, **changes), name, layers=layers, **amount)
+    chosen = {"r": {"r": 8}, "keep": {"layers": [1, 2]}, None: {}}[build_method(name).schedule_kind]
+    return tmdeploy.patch(tiny_vit(seed, **changes), name, **chosen)
 
 
 def _reference(model, images: torch.Tensor, amounts=None) -> np.ndarray:
@@ -36,26 +33,8 @@ def _reference(model, images: torch.Tensor, amounts=None) -> np.ndarray:
         return model(images).numpy()
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_one_file_serves_every_schedule_and_batch_size(name: str, tmp_path: Path):
-    model = _patched(name)
-    recipe = reduction_of(model).recipe
-    session = export_module(model, tmp_path)
-    kind = recipe.spec.schedule_kind
-    schedules = {"r": [None, 0, 1, 5, 16, 32], "keep": [None, 64, 63, 20, 1], None: [None]}[kind]
-    for batch in (1, 3, 8):
-        images = tiny_images(batch)
-        for amount in schedules:
-            amounts = None if amount is None else [amount] * len(recipe.layers)
-            feeds = {"images": images.numpy()}
-            if amounts is not None and kind is not None:
-                feeds[kind] = np.array(amounts, dtype=np.int64)
-            (got,) = session.run(None, feeds)
-            np.testing.assert_allclose(got, _reference(model, images, amounts), atol=1e-4, err_msg=f"{batch} {amount}")
-
-
 @pytest.mark.parametrize("name", ["tome", "evit", "mstm"])
-@pytest.mark.parametrize("request_", [{"lowering": "portable"}, {"runtime_schedule": False}, {"dynamic_batch": False}])
+@pytest.mark.parametrize("request_", [{"lowering": "portable"}, {"dynamic_batch": False}])
 def test_other_forms_compute_the_same(name: str, request_: dict, tmp_path: Path):
     model = _patched(name)
     session = export_module(model, tmp_path, **request_)
@@ -66,7 +45,7 @@ def test_other_forms_compute_the_same(name: str, request_: dict, tmp_path: Path)
     custom = [node for node in graph.graph.node if node.domain == "tmdeploy"]
     assert bool(custom) == bool(graph.functions) == (request_.get("lowering") != "portable")
     overridable = [entry.name for entry in session.get_overridable_initializers()]
-    assert bool(overridable) == request_.get("runtime_schedule", True)
+    assert overridable
 
 
 @pytest.mark.parametrize("opset", [18, 19, 21, 22, 23])

@@ -14,7 +14,7 @@ from tmdeploy.card.arch import VitConfig, architecture, default_preprocessing
 from tmdeploy.card.metadata import Assumption, Preprocessing
 from tmdeploy.card.recipe import Recipe
 from tmdeploy.errors import CheckpointError, UsageError
-from tmdeploy.methods import MethodSpec
+from tmdeploy.methods import MethodSpec, methods
 from tmdeploy.models.assume import Assumed, assumption
 from tmdeploy.models.describe import describe, own_weights, stated_preprocessing
 from tmdeploy.models.document import Description
@@ -157,7 +157,9 @@ def build_model(loaded: LoadedCheckpoint) -> VisionTransformer:
     if problem is not None:
         extra = [name for name in given if name not in expected]
         remedy = "Name the right architecture with --arch, or save the whole state_dict of a timm-style ViT"
-        if extra and all(map(_may_be_ignored, extra)):
+        if owners := _methods_of(extra):
+            remedy = f"They are weights of a reduction method: name it with --method {' or '.join(owners)}"
+        elif extra and all(map(_may_be_ignored, extra)):
             remedy += "; leave what is not its own out with --ignore-extra"
         raise CheckpointError(
             f"the weights do not fit {_called(loaded.config)}: {problem}", path=loaded.path, remedy=remedy
@@ -283,6 +285,11 @@ def _without_extra(
     kept = {name: tensor for name, tensor in weights.items() if name in expected}
     headless = "" if config.num_classes else "; it has no 'head', so its features are put out"
     return kept, (f"left out, since they are no part of the ViT: {_list(extra)}{headless}",)
+
+
+def _methods_of(weights: list[str]) -> list[str]:
+    """The methods, with their usual options, that add parts with such weights."""
+    return [info.name for info in methods() if weights and all(map(info.build(info.options()).owns, weights))]
 
 
 def _may_be_ignored(name: str) -> bool:
