@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pkgutil
 import re
 from pathlib import Path
 
@@ -66,3 +67,22 @@ def test_pages_named_in_code_exist() -> None:
     }
     assert named
     assert sorted((path, page) for path, page in named if not (ROOT / page).exists()) == []
+
+
+def test_python_names_in_pages_exist() -> None:
+    pages = [*(ROOT / "docs").rglob("*.md"), *(ROOT / page for page in OUTSIDE)]
+    named = {
+        (page.name, name)
+        for page in pages
+        for name in re.findall(r"(?<![\w/.\"'])tmdeploy(?!\.tar\b)(?:\.[A-Za-z_]\w*)+\b(?![-/])", page.read_text())
+    }
+    assert {("own-module.md", "tmdeploy.patch"), ("own-module.md", "tmdeploy.export")} <= named
+    assert sorted((page, name) for page, name in named if not _exists(name)) == []
+
+
+def _exists(name: str) -> bool:
+    try:
+        pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return False
+    return True
