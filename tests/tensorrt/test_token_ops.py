@@ -7,11 +7,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 
 from tests.tensorrt.conftest import Exported
 from tests.tensorrt.fake_builder import FakeBuilding, FakePlugins
 from tmdeploy.errors import EnvironmentMissing, ExportError, UnsupportedModel, UsageError
+from tmdeploy.graph import mark_aot_plugins
 from tmdeploy.native.trust import write_checksum
 from tmdeploy.report.console import PlainConsole
 from tmdeploy.report.tables.engine import engine_table
@@ -142,11 +144,13 @@ def test_standard_ops_and_why(spoil: Callable[[Path, FakeBuilding], None], reaso
 
 
 def test_a_node_without_a_plugin_leaves_the_graph_as_it_was(build: Build, monkeypatch: pytest.MonkeyPatch):
-    def refuse(model: object) -> tuple[str, ...]:
-        token_ops.MarkPlugins()(model)  # type: ignore[arg-type]  # half done
-        raise UnsupportedModel("no TensorRT plugin for TokenPaint")
+    def refuse(node: onnx.NodeProto) -> None:
+        if node.op_type == "TokenReduce":  # after a TokenMatch, which was marked
+            raise UnsupportedModel("no TensorRT plugin for TokenPaint")
+        mark(node)
 
-    monkeypatch.setattr(token_ops, "mark_nodes", refuse)
+    mark = mark_aot_plugins._mark
+    monkeypatch.setattr(mark_aot_plugins, "_mark", refuse)
     module = FakeBuilding(FakePlugins())
     record = build(module)
     _standard(module, record)

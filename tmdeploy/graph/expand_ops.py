@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import onnx
 import onnx.inliner
@@ -14,7 +13,6 @@ from tmdeploy.ops import DOMAIN
 from tmdeploy.ops.bodies import MAX_OPSET, MIN_OPSET, function_body
 
 
-@dataclass(frozen=True)
 class ExpandOps:
     """Replace every call of a function by its body; nothing but standard ops remains.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import onnx
 import onnx.inliner
 
@@ -11,7 +9,6 @@ from tmdeploy.graph.base import Change
 from tmdeploy.ops import DOMAIN
 
 
-@dataclass(frozen=True)
 class InlineBodies:
     """Replace every node of the domain by the file's own body of it: only standard ops remain."""
 

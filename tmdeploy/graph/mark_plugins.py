@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import onnx
 
 from tmdeploy.graph.base import Change
@@ -12,7 +10,6 @@ from tmdeploy.ops import DOMAIN
 PLUGIN_NAMESPACE = "tmdeploy"
 
 
-@dataclass(frozen=True)
 class MarkPlugins:
     """Send the ops of the domain to the plugin: with this attribute the parser prefers it to the function body."""
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import onnx
 
 from tmdeploy.graph.base import Change
 
 
-@dataclass(frozen=True)
 class NameNodes:
     """Give every node a name of its own, that of its first output where it has none."""
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import onnx
 from onnx import TensorProto, numpy_helper
 
 from tmdeploy.graph.base import Change
 
 
-@dataclass(frozen=True)
 class NarrowDoubles:
     """Turn float64 into float32, which is what TensorRT would do without a word."""
 

@@ -21,8 +21,8 @@ from tests.tensorrt.plugin.bindings import (
     PluginTensorDesc,
 )
 from tests.tensorrt.plugin.entry_library import EntryLibrary
+from tmdeploy.graph.mark_aot_plugins import MarkAotPlugins
 from tmdeploy.ops import DOMAIN
-from tmdeploy.tensorrt.plugin import mark_nodes
 
 TORCH_TYPES = {
     "FLOAT": torch.float32, "HALF": torch.float16, "BF16": torch.bfloat16, "INT32": torch.int32, "INT64": torch.int64,
@@ -37,8 +37,7 @@ def node(op: str, inputs: list[str], outputs: list[str], **attributes: Any) -> o
     """One node of the domain as the exporter writes it, then marked."""
     made = onnx.helper.make_node(op, inputs, outputs, name="step", domain=DOMAIN, **attributes)
     model = onnx.helper.make_model(onnx.helper.make_graph([made], "g", [], []))
-    assert mark_nodes(model) == ("step",)
-    return model.graph.node[0]
+    return MarkAotPlugins()(model)[0].graph.node[0]
 
 
 @dataclass

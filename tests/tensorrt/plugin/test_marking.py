@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -22,90 +21,12 @@ from tests.tensorrt.plugin.bindings import newest
 from tests.tensorrt.plugin.driver import build_node
 from tests.tensorrt.plugin.entry_library import EntryLibrary
 from tests.vits import tiny_images, tiny_vit
-from tmdeploy.errors import CheckFailed, EnvironmentMissing, UnsupportedModel
+from tmdeploy.errors import CheckFailed, EnvironmentMissing
 from tmdeploy.export import ExportRequest, export_checkpoint
+from tmdeploy.graph.mark_aot_plugins import MarkAotPlugins
 from tmdeploy.ops import DOMAIN
-from tmdeploy.tensorrt.plugin import mark_nodes, register_plugins, require_plugin_layers
+from tmdeploy.tensorrt.plugin import register_plugins, require_plugin_layers
 from tmdeploy.tensorrt.plugin.operators import BY_NAME
-
-
-def graph(*nodes: onnx.NodeProto) -> onnx.ModelProto:
-    return onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], []))
-
-
-def step(op: str, inputs: list[str], outputs: list[str], name: str = "", **attributes: Any) -> onnx.NodeProto:
-    return onnx.helper.make_node(op, inputs, outputs, name=name, domain=DOMAIN, **attributes)
-
-
-def settings(marked: onnx.NodeProto) -> dict[str, int]:
-    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in marked.attribute}
-    assert attributes["plugin_namespace"] == b"tmdeploy_aot"
-    assert attributes["plugin_version"] == b"1"
-    assert attributes["aot"] == 1
-    assert set(attributes) == {"plugin_namespace", "plugin_version", "aot", "settings"}
-    return dict(zip(BY_NAME[marked.op_type].settings, attributes["settings"], strict=True))
-
-
-def test_every_attribute_is_spelled_out() -> None:
-    model = graph(
-        step("TokenMatch", ["k", "s"], ["map", "index", "sim"]),
-        step("TokenMatch", ["k", "s"], ["a", "b", "c"], order="tome_unsorted", metric_eps=1e-6, deterministic=0),
-        step("TokenReduce", ["x", "map", "index"], ["y", "w"], mode="mlerp"),
-        step("TokenReduce", ["x", "map", "index", "size"], ["z", "v"]),
-        step("TokenReduce", ["x", "map", "index", ""], ["z0", "v0"]),
-    )
-    mark_nodes(model)
-    nodes = model.graph.node
-    assert settings(nodes[0]) == {"num_prefix": 1, "order": 0, "metric_eps": 0, "deterministic": 1}
-    bits = struct.unpack("<i", struct.pack("<f", 1e-6))[0]
-    assert settings(nodes[1]) == {"num_prefix": 1, "order": 1, "metric_eps": bits, "deterministic": 0}
-    assert [node.op_type for node in nodes[2:]] == ["TokenReduceAot", "TokenReduceWeightedAot", "TokenReduceAot"]
-    assert [settings(node)["mode"] for node in nodes[2:]] == [5, 0, 0]
-    assert [len(node.input) for node in nodes] == [2, 2, 3, 4, 3]
-
-
-def test_optional_inputs_leave_no_gap_and_outputs_are_all_named() -> None:
-    model = graph(
-        step("TokenSelect", ["score", "slots", "", "kept"], ["map", "", "sim"], leftover="fuse", order="index")
-    )
-    mark_nodes(model)
-    (marked,) = model.graph.node
-    assert marked.op_type == "TokenSelectFuseAot"
-    assert list(marked.input) == ["score", "slots", "kept"]
-    assert len(set(marked.output)) == 4
-    assert "" not in marked.output
-    assert (marked.output[0], marked.output[2]) == ("map", "sim")
-    assert (settings(marked)["leftover"], settings(marked)["order"]) == (1, 1)
-
-
-def test_names_are_unique_and_other_nodes_stay() -> None:
-    other = onnx.helper.make_node("Relu", ["x"], ["r"], name="TokenMatch_4")
-    twins = [
-        step("TokenMatch", ["k", "s"], [f"a{i}", f"b{i}", f"c{i}"], name=name) for i, name in enumerate(["", "n", "n"])
-    ]
-    model = graph(other, *twins)
-    names = mark_nodes(model)
-    assert len(set(names)) == 3
-    assert [node.name for node in model.graph.node] == ["TokenMatch_4", *names]
-    assert model.graph.node[0].SerializeToString() == other.SerializeToString()
-
-
-@pytest.mark.parametrize(
-    ("node", "message"),
-    [
-        (
-            step("TokenMatch", ["k", "s"], ["a"], order="rank"),
-            "has no TensorRT plugin: TokenMatch: unknown order 'rank'",
-        ),
-        (step("TokenSelect", ["k", "s"], ["a"], leftover="nearest"), "lacks the input metric"),
-        (step("TokenSelect", ["k", "s", "m"], ["a"], leftover="fuse"), "lacks the input kept"),
-        (step("TokenPrune", ["k"], ["a"]), "no TensorRT plugin for TokenPrune"),
-    ],
-    ids=["order", "metric", "kept", "op"],
-)
-def test_what_has_no_plugin_is_refused(node: onnx.NodeProto, message: str) -> None:
-    with pytest.raises(UnsupportedModel, match=message):
-        mark_nodes(graph(node))
 
 
 @pytest.fixture(scope="session", params=["tome", "evit", pytest.param("mstm", marks=pytest.mark.slow)])
@@ -122,13 +43,11 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 @newest
 def test_steps_of_an_exported_model(bindings: SimpleNamespace, entries: EntryLibrary, exported: Path) -> None:
     """Every token node of the file, fed what ONNX Runtime feeds its function body, gives what the body gives."""
-    model = onnx.load(exported)
-    names = mark_nodes(model)
+    model, _ = MarkAotPlugins()(onnx.load(exported))
     assert not [function for function in model.functions if function.domain == DOMAIN]
     onnx.shape_inference.infer_shapes(model)  # the parser's reader takes it: unknown ops pass
     marked = [node for node in model.graph.node if node.domain == DOMAIN]
-    assert [node.name for node in marked] == list(names)
-    assert len(names) >= 4
+    assert len(marked) >= 4
 
     original = onnx.load(exported)
     present = {name for node in original.graph.node for name in node.output}

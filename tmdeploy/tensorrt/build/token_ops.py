@@ -9,13 +9,14 @@ import onnx
 from tmdeploy.errors import EnvironmentMissing, UnsupportedModel
 from tmdeploy.graph.base import run_pass, run_passes
 from tmdeploy.graph.expand_ops import ExpandOps
+from tmdeploy.graph.mark_aot_plugins import MarkAotPlugins
 from tmdeploy.graph.mark_plugins import MarkPlugins
 from tmdeploy.graph.name_nodes import NameNodes
 from tmdeploy.ops import DOMAIN
 from tmdeploy.system.files import sha256
 from tmdeploy.tensorrt.build.request import BuildRequest
 from tmdeploy.tensorrt.cuda.gpu import Gpu
-from tmdeploy.tensorrt.plugin import PtxLibrary, mark_nodes, register_plugins
+from tmdeploy.tensorrt.plugin import PtxLibrary, register_plugins
 from tmdeploy.tensorrt.record.sidecar import PluginLayer, PtxRecord, Vehicle
 from tmdeploy.tensorrt.sdk.flavor import Flavor, Toolkit
 
@@ -71,7 +72,8 @@ def lower_ops(model: onnx.ModelProto, request: BuildRequest, toolkit: Toolkit, g
         notes = (_NOT_COMPATIBLE,)
     elif request.plugins != "none":
         try:
-            return _ahead_of_time(model, request, gpu)
+            marked, ptx = _ahead_of_time(model, request, gpu)
+            return Lowered(marked, Vehicle.AOT, nodes, ptx=ptx)
         except (EnvironmentMissing, UnsupportedModel) as error:
             if request.plugins == "aot":
                 raise
@@ -79,14 +81,14 @@ def lower_ops(model: onnx.ModelProto, request: BuildRequest, toolkit: Toolkit, g
     return Lowered(_standard(model), Vehicle.NONE, notes=notes)
 
 
-def _ahead_of_time(model: onnx.ModelProto, request: BuildRequest, gpu: Gpu | None) -> Lowered:
+def _ahead_of_time(
+    model: onnx.ModelProto, request: BuildRequest, gpu: Gpu | None
+) -> tuple[onnx.ModelProto, tuple[PtxRecord, ...]]:
     capability = None if gpu is None else gpu.compute_capability
     if capability is not None and request.options.hardware_compatible == "ampere+":
         capability = min(capability, _AMPERE)  # the engine's PTX has to suit the oldest GPU it may run on
     library = PtxLibrary(capability=capability)
-    marked = onnx.ModelProto()
-    marked.CopyFrom(model)  # half of the nodes may be marked when one is refused
-    nodes = mark_nodes(marked)
+    marked, _ = run_pass(model, MarkAotPlugins())
     try:
         register_plugins(library)
     except EnvironmentMissing:
@@ -101,7 +103,7 @@ def _ahead_of_time(model: onnx.ModelProto, request: BuildRequest, gpu: Gpu | Non
         PtxRecord(file=path.name, sha256=sha256(path), architecture=path.stem.rpartition(".")[2])
         for path in library.paths.values()
     )
-    return Lowered(marked, Vehicle.AOT, nodes, ptx=ptx)
+    return marked, ptx
 
 
 def plugin_layers(model: onnx.ModelProto, nodes: tuple[str, ...]) -> tuple[PluginLayer, ...]:

@@ -2,19 +2,19 @@
 
 An engine built this way needs neither a plugin library nor Python at run time. Three steps around the parser:
 
-    marked = mark_nodes(model)                 # ONNX nodes -> plugin nodes, in memory
+    model, _ = MarkAotPlugins()(model)         # ONNX nodes -> plugin nodes (`graph.mark_aot_plugins`)
     register_plugins()                         # once a process
     ... parse model.SerializeToString() ...
-    require_plugin_layers(network, marked)     # nothing fell back silently
+    require_plugin_layers(network, names)      # nothing fell back silently
 
 Nothing here imports TensorRT before `register_plugins`. docs/status.md says what has been run.
 """
 
 from __future__ import annotations
 
-from tmdeploy.tensorrt.plugin.marking import mark_nodes, require_plugin_layers
+from tmdeploy.tensorrt.plugin.marking import require_plugin_layers
 from tmdeploy.tensorrt.plugin.operators import NAMESPACE
 from tmdeploy.tensorrt.plugin.plugins import register_plugins
 from tmdeploy.tensorrt.plugin.ptx import PtxLibrary
 
-__all__ = ["NAMESPACE", "PtxLibrary", "mark_nodes", "register_plugins", "require_plugin_layers"]
+__all__ = ["NAMESPACE", "PtxLibrary", "register_plugins", "require_plugin_layers"]
