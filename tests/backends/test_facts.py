@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.conftest import EXAMPLES
@@ -81,3 +82,16 @@ def test_reports_of_the_backends(digits_onnx: Path):
         "method": "tome",
     }
     assert {runner.facts.device for runner in (runtime, openvino, reference)} == {"cpu"}
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "pytorch"])
+def test_a_closed_runner_computes_nothing_and_still_says_what_it_was(backend: str, digits_onnx: Path):
+    path = EXAMPLES / "digits_tome.pt" if backend == "pytorch" else digits_onnx
+    with open_runner(path, backend=backend) as runner:
+        height, width = runner.preprocessing.image_size
+        images = np.zeros((1, 3, height, width), np.float32)
+        runner.infer(images)
+    runner.close()
+    assert runner.facts.backend == backend
+    with pytest.raises(AttributeError):
+        runner.infer(images)

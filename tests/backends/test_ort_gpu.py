@@ -227,11 +227,20 @@ def test_placement_is_counted_and_told():
     assert str(placement) == "nodes: 2 on CUDA, 2 on the CPU (2 Concat)"
     assert (placement.on(CUDA), placement.on(TENSORRT)) == (2, 0)
     assert not placement.strays
-    facts = CudaTarget(native=False, device_id=1).describe(session)
-    assert facts == {"device": "cuda:1", "placement": "nodes: 2 on CUDA, 2 on the CPU (2 Concat)"}
+    remarks = CudaTarget(native=False, device_id=1).remarks(session)
+    assert remarks == {"placement": "nodes: 2 on CUDA, 2 on the CPU (2 Concat)"}
     session.parts.append(Part(CPU, [Node("NonZero")]))
-    assert CudaTarget(native=False).describe(session)["copied_to_the_cpu_for"] == "1 NonZero"
-    assert "1.24" in CudaTarget(native=False).describe(OldSession())["placement"]
+    assert CudaTarget(native=False).remarks(session)["copied_to_the_cpu_for"] == "1 NonZero"
+    assert "1.24" in CudaTarget(native=False).remarks(OldSession())["placement"]
+
+
+def test_a_runner_says_which_gpu(digits_onnx: Path):
+    runner = OnnxRuntimeRunner(digits_onnx, threads=1)
+    runner._target, runner._session = CudaTarget(native=False, device_id=1), FakeSession([CUDA, CPU])
+    facts = runner._facts()
+    assert (facts.backend, facts.device, facts.gpu, facts.native) == ("onnxruntime-cuda", "cuda:1", 1, False)
+    said = facts.described()
+    assert (said["provider"], said["device"], said["lowering"]) == (CUDA, "cuda:1", "portable (function bodies)")
 
 
 def test_steps_on_the_cpu_are_refused():
@@ -300,7 +309,7 @@ def test_tf32_is_off_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPa
             monkeypatch.setenv(TF32_VARIABLE, said)
         target = TensorrtTarget()
         target.prepare(FakeRuntime(), MODEL)
-        assert target.describe(FakeSession([TENSORRT]))["tf32"] == told
+        assert target.remarks(FakeSession([TENSORRT]))["tf32"] == told
 
 
 class Recorded(CpuTarget):

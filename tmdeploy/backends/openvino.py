@@ -126,8 +126,9 @@ class OpenvinoRunner(Runner):
         return OpenvinoPart(self._core, onnx.load_from_string(model), self.metadata)
 
     def close(self) -> None:
-        """Drop the compiled models."""
+        """Drop the compiled models, and what could compile them again."""
         self._requests.clear()
+        vars(self).pop("_core", None)
 
     @property
     def schedule_length(self) -> int:

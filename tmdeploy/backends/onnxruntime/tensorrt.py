@@ -135,7 +135,7 @@ class OnnxRuntimeTensorrtRunner(OnnxRuntimeRunner):
 
     def close(self) -> None:
         """Drop the sessions."""
-        self._sessions.clear()
+        vars(self).pop("_sessions", None)
         super().close()
 
     def _open(self) -> tuple[Any, Outline]:

@@ -248,7 +248,9 @@ class Session:
         return min(fitting, key=lambda number: (batch < profiles[number].min, abs(profiles[number].opt - batch)))
 
     def close(self) -> None:
-        """Free everything; the session cannot be used afterwards."""
+        """Free everything; the session cannot be used afterwards. Closing twice does no harm."""
+        if self._runtime is None:
+            return
         for graph in self._graphs.values():
             self.device.call("cudaGraphExecDestroy", graph)
         self._graphs.clear()
