@@ -4,48 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
+from tmdeploy.errors import TmdeployWarning
 from tmdeploy.report.text import printable
 
 if TYPE_CHECKING:
-    from tmdeploy.backends import Runner
     from tmdeploy.report.console import PlainConsole
     from tmdeploy.report.schemas.document import Result
     from tmdeploy.system.progress import Progress
-
-JsonOption = Annotated[
-    str | None,
-    typer.Option("--json", metavar="FILE", help="Write the result as JSON; - is JSON alone on stdout."),
-]
-ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", min=1, metavar="N", help="Threads of the backend; default: its own choice.")
-]
-ArchOption = Annotated[
-    str | None, typer.Option("--arch", metavar="NAME", help="Architecture by name; default: seen in the weights.")
-]
-NumHeadsOption = Annotated[
-    int | None, typer.Option("--num-heads", min=1, metavar="N", help="Attention heads, if not width / 64.")
-]
-AssumeOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--assume", "-A", metavar="KEY=VALUE", help="What weights do not show: heads, act, pool, mean, ... Repeatable."
-    ),
-]
-EmaOption = Annotated[bool, typer.Option("--ema", help="Read the averaged (EMA) weights of the checkpoint.")]
-IgnoreExtraOption = Annotated[
-    bool, typer.Option("--ignore-extra", help="Leave out weights beside the ViT's, such as a decoder's.")
-]
-TrustOption = Annotated[
-    bool,
-    typer.Option("--trust-checkpoint", help="Allow unpickling, which runs whatever code the file holds."),
-]
 
 
 @dataclass
@@ -141,18 +112,35 @@ def warn(message: str) -> None:
         complain(f"warning: {message}")
 
 
-def warn_notes(runner: Runner) -> None:
-    """What was assumed to open a checkpoint, if it was one."""
-    for note in runner.notes:
-        warn(note)
+@contextlib.contextmanager
+def warnings_shown() -> Iterator[None]:
+    """Show what the library warns of as every command does."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def tell(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, TmdeployWarning):
+                warn(str(message))
+            else:
+                show(message, category, *where, **more)
+
+        warnings.showwarning = tell
+        warnings.simplefilter("always", TmdeployWarning)
+        yield
 
 
-def warn_skipped(skipped: Sequence[tuple[object, str]], *, read: int) -> None:
+def warn_skipped(skipped: Iterable[tuple[object, str]], *, read: int) -> None:
     """Name and count the images that could not be read."""
-    for path, reason in skipped:
+    images = list(skipped)
+    for path, reason in images:
         warn(f"skipped {path}: {reason}")
-    if skipped:
-        warn(f"{len(skipped)} of {len(skipped) + read} images skipped")
+    if images:
+        warn(f"{len(images)} of {len(images) + read} images skipped")
+
+
+def own_stdout(against: str | None) -> contextlib.AbstractContextManager[object]:
+    """What the owner's code prints goes to stderr: stdout is for the result, which may be JSON."""
+    return contextlib.nullcontext() if against is None else contextlib.redirect_stdout(sys.stderr)
 
 
 @contextlib.contextmanager

@@ -11,9 +11,10 @@ from typing import Annotated
 import typer
 
 from .bench import bench
-from .console import JsonOption, Output
+from .console import Output
 from .export import export
 from .infer import infer
+from .options import JsonOption
 from .validate import validate
 
 
@@ -44,7 +45,7 @@ def demo(
     steps: tuple[tuple[str, Callable[[str], None]], ...] = (
         (
             f"tmdeploy export {checkpoint.name} -o {model}",
-            lambda result: export(checkpoint, model, verify_data=[images], json=result),
+            lambda result: export(checkpoint, output=model, verify_data=[str(images)], json=result),
         ),
         (
             f"tmdeploy validate {checkpoint.name} {model} --data {images.name}",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from .console import JsonOption, Output, progress
+from .console import Output, progress
+from .options import JsonOption
 
 
 def doctor(json: JsonOption = None) -> None:

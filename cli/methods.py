@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .console import JsonOption, Output
+from .console import Output
+from .options import JsonOption
 
 
 def methods(json: JsonOption = None) -> None:

@@ -11,7 +11,8 @@ import typer
 
 from tmdeploy.errors import EnvironmentMissing, UsageError
 
-from .console import JsonOption, Output, progress
+from .console import Output, progress
+from .options import JsonOption
 
 if TYPE_CHECKING:
     from tmdeploy.native.library import NativeLibrary

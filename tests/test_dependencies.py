@@ -19,14 +19,16 @@ RANKS = (
     {"ops", "methods", "native", "tensorrt.cuda"},
     {"card", "tensorrt.plugin"},
     {"tensorrt.sdk"},
-    {"data", "graph", "models", "tensorrt.record", "report.schemas"},
+    {"data", "graph", "models", "tensorrt.record"},
+    {"report.schemas", "report.text"},
     {"patching", "tensorrt.run"},
     {"tensorrt.build", "tensorrt.explain"},
     {"tensorrt"},
     {"backends"},
     {"validate", "bench"},
     {"export", "quantize"},
-    {"inspection", "inference", "visualize", "doctor"},
+    {"inspection", "inference", "drawing", "doctor"},
+    {"api"},
     {"report"},
     {""},  # tmdeploy/__init__.py, the public face
 )

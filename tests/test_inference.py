@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tmdeploy.backends.facts import RunnerFacts
 from tmdeploy.backends.pairing import classes_of
 from tmdeploy.card.metadata import ArtifactMetadata, Preprocessing
 from tmdeploy.errors import ArtifactError, DataError
@@ -17,6 +18,7 @@ class _Runner:
     name, path = "m.onnx", Path("m.onnx")
     preprocessing, pixels_in, class_names, load_seconds = Preprocessing(image_size=(8, 8)), False, (), 0.0
     metadata: ArtifactMetadata | None = None
+    facts = RunnerFacts("fake", "1")
 
     def __init__(self, logits: object) -> None:
         self.logits = np.array(logits, dtype=np.float32)
@@ -35,8 +37,8 @@ def images(tmp_path: Path) -> list[Path]:
 
 def test_probabilities_are_the_softmax_and_ties_go_to_the_lower_class(images: list[Path]):
     found = classify(_Runner([[0.0, np.log(3.0)], [1.0, 1.0]]), images, top_k=9)
-    assert [[guess.index for guess in image.guesses] for image in found.images] == [[1, 0], [0, 1]]
-    assert found.images[0].guesses[0].probability == pytest.approx(0.75)
+    assert [[guess.index for guess in image.top] for image in found.images] == [[1, 0], [0, 1]]
+    assert found.images[0].top[0].probability == pytest.approx(0.75)
     assert found.unclassified == ()
 
 
@@ -44,8 +46,8 @@ def test_probabilities_are_the_softmax_and_ties_go_to_the_lower_class(images: li
 def test_logits_that_are_no_numbers_give_no_class(value: float, images: list[Path]):
     found = classify(_Runner([[0.0, value], [-np.inf, 1.0]]), images)
     assert found.unclassified == found.images[:1]
-    assert (found.images[0].guesses, found.images[0].problem) == ((), "its logits are NaN or infinite")
-    assert found.images[1].guesses[0].probability == 1.0
+    assert (found.images[0].top, found.images[0].problem) == ((), "its logits are NaN or infinite")
+    assert found.images[1].top[0].probability == 1.0
     assert len(classify(_Runner(np.full((2, 2), -np.inf)), images).unclassified) == 2
 
 
@@ -57,7 +59,7 @@ def test_what_is_no_row_of_logits_an_image_is_refused(shape: tuple[int, ...], im
 
 def test_names_must_be_as_many_as_classes(images: list[Path]):
     runner = _Runner(np.zeros((2, 3)))
-    assert classify(runner, images, class_names="abc").images[0].guesses[0].name == "a"
+    assert classify(runner, images, class_names="abc").images[0].top[0].name == "a"
     for names in ("ab", "abcd"):
         with pytest.raises(DataError, match=rf"n\.txt: has {len(names)} class names, and the model has 3 classes"):
             classify(runner, images, class_names=names, names_from=Path("n.txt"))

@@ -5,13 +5,22 @@ Importing this package needs neither torch nor a GPU; what needs torch is loaded
 
 from __future__ import annotations
 
+import importlib
 import os
 from typing import TYPE_CHECKING
 
-from tmdeploy.errors import TmdeployError
+from tmdeploy.errors import TmdeployError, TmdeployWarning
 
 if TYPE_CHECKING:
-    from tmdeploy.export.module import export_module as export
+    from tmdeploy.api.bench import bench
+    from tmdeploy.api.build import build, refit
+    from tmdeploy.api.export import export
+    from tmdeploy.api.infer import infer
+    from tmdeploy.api.inspect import inspect
+    from tmdeploy.api.models import open_runner
+    from tmdeploy.api.quantize import quantize
+    from tmdeploy.api.validate import validate
+    from tmdeploy.api.visualize import visualize
     from tmdeploy.patching.patch import patch
     from tmdeploy.patching.stem import add_scales
 
@@ -19,16 +28,41 @@ if TYPE_CHECKING:
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
-__all__ = ["TmdeployError", "__version__", "add_scales", "export", "patch"]
+__all__ = [
+    "TmdeployError",
+    "TmdeployWarning",
+    "__version__",
+    "add_scales",
+    "bench",
+    "build",
+    "export",
+    "infer",
+    "inspect",
+    "open_runner",
+    "patch",
+    "quantize",
+    "refit",
+    "validate",
+    "visualize",
+]
+
+# Where each name is. Packages with the name of a verb can be called (`lazy.called_as_verb`).
+_PLACES = {
+    **dict.fromkeys(("add_scales", "patch"), "patching"),
+    **dict.fromkeys(("build", "refit"), "api.build"),
+    **{name: f"api.{name}" for name in ("infer", "inspect", "visualize")},
+    "open_runner": "api.models",
+}
+_PACKAGES = {"bench", "export", "quantize", "validate"}
 
 
 def __getattr__(name: str) -> object:
-    if name in {"add_scales", "patch"}:  # imports torch
-        import tmdeploy.patching
-
-        return getattr(tmdeploy.patching, name)
-    if name == "export":  # the package, which can be called; it sets itself as this attribute
-        import tmdeploy.export
-
-        return tmdeploy.export
+    if name in _PACKAGES:
+        return importlib.import_module(f"tmdeploy.{name}")
+    if name in _PLACES:
+        return getattr(importlib.import_module(f"tmdeploy.{_PLACES[name]}"), name)
     raise AttributeError(f"module 'tmdeploy' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

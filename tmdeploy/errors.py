@@ -45,6 +45,10 @@ class TmdeployError(Exception):
         return f"{what.rstrip('.')}. {' '.join(self.remedy.split()).rstrip('.')}."
 
 
+class TmdeployWarning(UserWarning):
+    """What was assumed, clipped or left out: the work goes on."""
+
+
 class UsageError(TmdeployError):
     """An option or argument cannot be meant: an unknown method, a negative r."""
 

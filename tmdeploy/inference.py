@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,39 +13,8 @@ from tmdeploy.backends.pairing import classes_of
 from tmdeploy.data.images import ImageReader, nothing_readable
 from tmdeploy.data.labels import check_class_names, name_of
 from tmdeploy.errors import ArtifactError
+from tmdeploy.report.schemas.predictions import Guess, Prediction, Predictions, Skipped
 from tmdeploy.system.progress import Progress, silent
-
-
-@dataclass(frozen=True)
-class Guess:
-    """One class of an image's top-k."""
-
-    rank: int
-    index: int
-    name: str
-    probability: float
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """An image and its most probable classes, best first; none where `problem` says why there can be none."""
-
-    path: Path
-    guesses: tuple[Guess, ...]
-    problem: str = ""
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """All images, and those that could not be read (path and reason)."""
-
-    images: tuple[Prediction, ...]
-    skipped: tuple[tuple[Path, str], ...]
-
-    @property
-    def unclassified(self) -> tuple[Prediction, ...]:
-        """Images that were read and have no classes."""
-        return tuple(image for image in self.images if image.problem)
 
 
 def classify(
@@ -99,19 +67,25 @@ def classify(
         progress(f"classified {len(predictions)} of {len(paths)} images")
     if not predictions:
         raise nothing_readable(reader.skipped)
-    return Predictions(tuple(predictions), tuple(reader.skipped))
+    return Predictions(
+        model={"path": str(runner.path), **runner.facts.described()},
+        images=tuple(predictions),
+        skipped=tuple(Skipped(path=path, reason=reason) for path, reason in reader.skipped),
+    )
 
 
 def _prediction(path: Path, logits: NDArray[np.float64], top_k: int, class_names: Sequence[str]) -> Prediction:
     if np.isnan(logits).any() or not np.isfinite(logits.max()):
-        return Prediction(path, (), "its logits are NaN or infinite")
+        return Prediction(path=path, top=(), problem="its logits are NaN or infinite")
     shares = np.exp(logits - logits.max())
     shares /= shares.sum()
     order = np.argsort(-logits, kind="stable")[:top_k]
     return Prediction(
-        path,
-        tuple(
-            Guess(rank + 1, int(index), name_of(int(index), class_names), float(shares[index]))
+        path=path,
+        top=tuple(
+            Guess(
+                rank=rank + 1, index=int(index), name=name_of(int(index), class_names), probability=float(shares[index])
+            )
             for rank, index in enumerate(order)
         ),
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import shlex
+import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from tmdeploy.errors import EnvironmentMissing
 
@@ -43,6 +45,27 @@ def require(name: str, *, purpose: str) -> ModuleType:
         raise EnvironmentMissing(
             f"{purpose} needs the Python package '{top}'", remedy=f"Install it with: {install}"
         ) from None
+
+
+class _Verb(ModuleType):
+    """A package with the name of a verb, `tmdeploy.bench`: calling it calls the verb, `tmdeploy.api.bench.bench`."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.__wrapped__(*args, **kwargs)
+
+    @property
+    def __wrapped__(self) -> Any:  # where inspect.signature looks
+        name = self.__name__.rpartition(".")[2]
+        return getattr(importlib.import_module(f"tmdeploy.api.{name}"), name)
+
+
+def called_as_verb(package: str) -> None:
+    """Let a package be called: importing any of its modules makes `tmdeploy.bench` the package, not the verb.
+
+    Args:
+        package: Its `__name__`.
+    """
+    sys.modules[package].__class__ = _Verb
 
 
 def install_command(extra: str) -> str:

@@ -102,7 +102,7 @@ def test_a_module_of_the_users_own(tmp_path: Path):
         tmdeploy.export(model, tmp_path / "mine.onnx")
     path = tmp_path / "mine.onnx"
     result = tmdeploy.export(
-        model, path, preprocessing=PIXELS, with_preprocessing=True, outputs=["plan", "size"], name="mine"
+        model, path, preprocessing=PIXELS, with_preprocessing=True, extra_output=["plan", "size"], name="mine"
     )
     config = read_config(result.metadata.architecture)
     assert isinstance(config, ModelFacts)
@@ -128,7 +128,7 @@ def test_a_module_of_the_users_own(tmp_path: Path):
     with pytest.raises(UsageError, match="2 class names for 5 classes"):
         tmdeploy.export(model, path, preprocessing=PIXELS, class_names=["a", "b"])
     with pytest.raises(UsageError, match="Mine has no `head`"):
-        tmdeploy.export(model, path, preprocessing=PIXELS, outputs=["features"])
+        tmdeploy.export(model, path, preprocessing=PIXELS, extra_output=["features"])
 
 
 def test_a_model_of_ours_with_other_parts_is_no_checkpoint(tmp_path: Path):

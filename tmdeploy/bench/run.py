@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import os
 import platform
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -30,7 +29,7 @@ from tmdeploy.bench.pace import Pace
 from tmdeploy.bench.timing import Protocol, TimedCall, latency, measure, ratio
 from tmdeploy.errors import ArtifactError, UsageError
 from tmdeploy.report.schemas.bench import ArmRow, BenchReport, GpuMemory, Machine, ModelRow, RatioRow
-from tmdeploy.system.machine import cpu_name, package_version, usable_cores
+from tmdeploy.system.machine import command_line, cpu_name, package_version, usable_cores
 from tmdeploy.system.progress import Progress, silent
 from tmdeploy.tensorrt.cuda.clocks import clock_reader
 
@@ -296,6 +295,6 @@ def _machine(load_before: float) -> Machine:
         load_before=load_before,
         load_after=os.getloadavg()[0],
         versions=versions,
-        command=" ".join(["tmdeploy", *sys.argv[1:]]),
+        command=command_line(),
         date=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     )

@@ -134,7 +134,7 @@ def make_recipe(
     depth: int,
     tokens: int,
     prefix: int,
-    r: str | int | Sequence[int] | None = None,
+    r: str | float | Sequence[float] | None = None,
     keep: str | float | Sequence[float] | None = None,
     schedule: str | None = None,
     layers: str | Sequence[int] | None = None,
@@ -158,9 +158,9 @@ def make_recipe(
     """
     spec = build_method(method, options)
     kind = spec.schedule_kind
-    layers = _typed(layers)
-    given = (("--r", _typed(r)), ("--keep", _typed(keep)), ("--schedule", schedule))
-    typed = [(option, text) for option, text in given if text is not None]
+    layers = None if layers is None else as_typed(layers)
+    given = (("--r", r), ("--keep", keep), ("--schedule", schedule))
+    typed = [(option, as_typed(value)) for option, value in given if value is not None]
     for option, _ in typed:
         check_option(spec, option)
     if len(typed) > 1:
@@ -182,8 +182,8 @@ def make_recipe(
     return bare.model_copy(update={"amounts": amounts})
 
 
-def _typed(value: object) -> str | None:
+def as_typed(value: object) -> str:
     """Numbers as a user types them: 13, 0.7, `3,6,9`."""
-    if value is None or isinstance(value, str):
+    if isinstance(value, str):
         return value
     return ",".join(map(str, value)) if isinstance(value, Iterable) else str(value)

@@ -1,22 +1,23 @@
-"""PyTorch to ONNX. Importing this package imports torch.
+"""PyTorch to ONNX. Needs torch, on first use."""
 
-The package can be called: `tmdeploy.export(module, "file.onnx")` is `export_module`.
-"""
+from __future__ import annotations
 
-import sys
-import types
+from typing import TYPE_CHECKING
 
-from tmdeploy.export.module import export_module
 from tmdeploy.export.request import ExportRequest, FileForm
-from tmdeploy.export.run import export_checkpoint
-from tmdeploy.export.write import ExportResult
+from tmdeploy.lazy import called_as_verb
 
-__all__ = ["ExportRequest", "ExportResult", "FileForm", "export_checkpoint", "export_module"]
+if TYPE_CHECKING:
+    from tmdeploy.export.run import export_checkpoint
+
+__all__ = ["ExportRequest", "FileForm", "export_checkpoint"]
+
+called_as_verb(__name__)
 
 
-class _Callable(types.ModuleType):
-    # importing any module of this package sets tmdeploy.export to the package, so that it is what has to be callable
-    __call__ = staticmethod(export_module)
+def __getattr__(name: str) -> object:
+    if name == "export_checkpoint":
+        from tmdeploy.export.run import export_checkpoint
 
-
-sys.modules[__name__].__class__ = _Callable
+        return export_checkpoint
+    raise AttributeError(f"module 'tmdeploy.export' has no attribute '{name}'")

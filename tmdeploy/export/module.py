@@ -1,12 +1,11 @@
-"""`tmdeploy.export`: from a patched module of the user's own to an ONNX file that has been checked against it."""
+"""From a patched module of the user's own to an ONNX file that has been checked against it."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +15,11 @@ from tmdeploy.card.facts import AnyConfig, ModelFacts
 from tmdeploy.card.metadata import Preprocessing, ProofRecord
 from tmdeploy.errors import ExportError, UnsupportedModel, UsageError
 from tmdeploy.export.request import FileForm
-from tmdeploy.export.write import ExportResult, Subject, write_file
+from tmdeploy.export.write import Subject, write_file
 from tmdeploy.models.describe import describe, stated_preprocessing, unmerged
 from tmdeploy.patching import halve, reduction_of, unpatch
 from tmdeploy.patching.structure import find_blocks, image_shape
+from tmdeploy.report.schemas.export import ExportResult
 from tmdeploy.system.progress import Progress, silent
 
 _IMAGES = 3
@@ -28,46 +28,25 @@ _LIMIT = 1e-4  # of the largest output: what rounding may make of a block that i
 
 def export_module(
     module: nn.Module,
-    output: str | Path,
+    form: FileForm,
     *,
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] = (),
     name: str | None = None,
-    opset: int = 20,
-    precision: Literal["fp32", "fp16"] = "fp32",
-    lowering: Literal["custom", "portable"] = "custom",
-    runtime_schedule: bool = True,
-    dynamic_batch: bool = True,
-    with_preprocessing: bool = False,
-    outputs: Sequence[str] = (),
-    verify: bool = True,
-    verify_images: Sequence[str | Path] = (),
     progress: Progress = silent,
 ) -> ExportResult:
     """Export a module that `patch` accepted, check the file against it, and only then give the file its name.
-
-        model = tmdeploy.patch(timm.create_model("vit_small_patch14_dinov2", pretrained=True), "tome", r=16)
-        tmdeploy.export(model, "dino.onnx")
 
     The module itself is left alone: a copy in eval mode on the CPU is traced, and compared unmerged with the module as
     it was before it was patched. Its schedule becomes the file's default.
 
     Args:
         module: Patched.
-        output: The `.onnx` to write.
+        form: The file to write.
         preprocessing: How images become its input; None takes what a timm module states of itself.
         class_names: One a class.
         name: What to call the model; None takes its architecture's name, else its class's.
-        opset: As `FileForm`, and so are all that follow.
-        precision: Of weights and activations.
-        lowering: `custom` or `portable`.
-        runtime_schedule: Whether `r` or `keep` is an optional input.
-        dynamic_batch: Whether any batch size can be fed.
-        with_preprocessing: Take uint8 pixels.
-        outputs: Extra outputs: any of `plan`, `size`, `features`.
-        verify: Compare the file with the module.
-        verify_images: Real images or folders to compare on, besides random ones.
-        progress: Called with a short description when a stage begins.
+        progress: Called when a stage begins.
 
     Raises:
         UsageError: An option that cannot be meant, or preprocessing or an image size that nobody states.
@@ -75,18 +54,6 @@ def export_module(
         ExportError: The graph could not be made, or does not compute what the module computes.
         ArtifactError: The output cannot be written.
     """
-    form = FileForm(
-        output=output,
-        opset=opset,
-        precision=precision,
-        lowering=lowering,
-        runtime_schedule=runtime_schedule,
-        dynamic_batch=dynamic_batch,
-        with_preprocessing=with_preprocessing,
-        outputs=tuple(outputs),
-        verify=verify,
-        verify_images=verify_images,
-    )
     form.check()
     reduction_of(module)
     progress("looking at the module")
@@ -106,7 +73,7 @@ def export_module(
         raise UsageError(f"{len(class_names)} class names for {config.num_classes} classes")
     if "features" in form.outputs and not isinstance(getattr(frozen, "head", None), nn.Module):
         raise UsageError(f"{type(module).__name__} has no `head`, whose input the output features would be")
-    if precision == "fp16":
+    if form.precision == "fp16":
         halve(frozen, state.parts)
     subject = Subject(
         module=frozen,

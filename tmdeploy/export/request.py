@@ -113,7 +113,7 @@ class ExportRequest(FileForm):
 
     checkpoint: str | Path
     method: str | None = None
-    r: str | int | Sequence[int] | None = None
+    r: str | float | Sequence[float] | None = None
     keep: str | float | Sequence[float] | None = None
     schedule: str | None = None
     layers: str | Sequence[int] | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -11,13 +10,14 @@ from torch import Tensor
 from tmdeploy.card.recipe import Recipe, make_recipe
 from tmdeploy.export.against import prove
 from tmdeploy.export.request import ExportRequest
-from tmdeploy.export.write import ExportResult, Subject, write_file
+from tmdeploy.export.write import Subject, write_file
 from tmdeploy.methods import build_method
 from tmdeploy.models.assume import assumption_notes
 from tmdeploy.models.checkpoint import LoadedCheckpoint, load_checkpoint
 from tmdeploy.models.formats import read_file
 from tmdeploy.models.state_dict import find_state_dict
 from tmdeploy.patching import halve, patched_model, reduction_of
+from tmdeploy.report.schemas.export import ExportResult
 from tmdeploy.system.progress import Progress, silent
 
 
@@ -85,7 +85,7 @@ def export_checkpoint(request: ExportRequest, progress: Progress = silent) -> Ex
     )
     if request.method is None and loaded.recipe is None:
         notes += ("the checkpoint names no reduction method, so the file merges nothing: name one with --method",)
-    return replace(result, notes=notes + result.notes)
+    return result.model_copy(update={"notes": notes + result.notes})
 
 
 def _original_weights(request: ExportRequest) -> Mapping[str, Tensor]:

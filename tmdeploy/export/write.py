@@ -36,9 +36,9 @@ from tmdeploy.graph.name_steps import NameSteps
 from tmdeploy.graph.rename_symbols import RenameSymbols
 from tmdeploy.graph.runtime_schedule import SLOTS, RuntimeSchedule
 from tmdeploy.patching import Reduction, reduction_of
-from tmdeploy.report.schemas.validation import ValidationReport
+from tmdeploy.report.schemas.export import ExportResult, proof_text
 from tmdeploy.system.boundary import first_line
-from tmdeploy.system.files import atomic_path
+from tmdeploy.system.files import atomic_path, sha256
 from tmdeploy.system.progress import Progress, silent
 
 _PROTOBUF_LIMIT = 2**31 - 1
@@ -69,16 +69,6 @@ class Subject:
     class_names: tuple[str, ...] = ()
     proof: ProofRecord | None = None
     assumptions: tuple[Assumption, ...] = ()
-
-
-@dataclass(frozen=True)
-class ExportResult:
-    """What was written, what the self-check found, and what was assumed about the model."""
-
-    path: Path
-    metadata: ArtifactMetadata
-    verification: ValidationReport | None
-    notes: tuple[str, ...] = ()
 
 
 def write_file(subject: Subject, form: FileForm, progress: Progress = silent) -> ExportResult:
@@ -113,7 +103,15 @@ def write_file(subject: Subject, form: FileForm, progress: Progress = silent) ->
                 name=str(form.output),
                 progress=progress,
             )
-    return ExportResult(form.path, metadata, verification, notes)
+    return ExportResult(
+        path=form.path,
+        bytes=form.path.stat().st_size,
+        sha256=sha256(form.path),
+        metadata=metadata,
+        proved_against=proof_text(metadata),
+        notes=notes,
+        verification=verification,
+    )
 
 
 def _make_model(subject: Subject, form: FileForm) -> tuple[ir.Model, ArtifactMetadata]:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
+
+_LONGEST = 1000  # characters of a command: `python -c` may hold a program
 
 
 def cpu_name() -> str:
@@ -18,6 +22,13 @@ def cpu_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def command_line() -> str:
+    """What started this process, as it was typed: `tmdeploy build m.onnx`, or `python script.py`."""
+    by_command = Path(sys.argv[0]).stem == "tmdeploy"
+    words = ["tmdeploy", *sys.argv[1:]] if by_command else [Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]]
+    return shlex.join(words)[:_LONGEST]
 
 
 def usable_cores() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tmdeploy.report.tables.export import method_text
 from tmdeploy.report.tables.table import facts_table, plain_table
@@ -12,18 +12,6 @@ from tmdeploy.tensorrt.record.sidecar import EngineRecord, Tensor, sidecar_path
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-    from tmdeploy.tensorrt.build.run import BuildResult
-
-
-def build_document(result: BuildResult, *, schema: str = "tmdeploy.build/1") -> dict[str, Any]:
-    """JSON, schema `tmdeploy.build/1` or `tmdeploy.refit/1`."""
-    return {
-        "schema": schema,
-        "path": str(result.path),
-        "sidecar": str(sidecar_path(result.path)),
-        "engine": result.record.model_dump(mode="json", by_alias=True),
-    }
 
 
 def engine_table(path: Path, record: EngineRecord, *, title: str) -> Table:

@@ -2,43 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tmdeploy.card.metadata import ArtifactMetadata
 from tmdeploy.card.schedule import schedule_text
 from tmdeploy.data.samples import counted
+from tmdeploy.report.schemas.export import ExportResult, proof_text
 from tmdeploy.report.tables.model import model_rows
 from tmdeploy.report.tables.table import facts_table
 from tmdeploy.report.tables.validation import proved_text
 from tmdeploy.report.text import styled
-from tmdeploy.system.files import sha256
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-    from tmdeploy.export import ExportResult
-
-
-def export_document(result: ExportResult) -> dict[str, Any]:
-    """JSON, schema `tmdeploy.export/1`."""
-    verification = result.verification
-    return {
-        "schema": "tmdeploy.export/1",
-        "path": str(result.path),
-        "bytes": result.path.stat().st_size,
-        "sha256": sha256(result.path),
-        "metadata": result.metadata.model_dump(mode="json"),
-        "proved_against": proof_text(result.metadata),
-        "notes": list(result.notes),
-        "verification": None if verification is None else verification.model_dump(mode="json", by_alias=True),
-    }
 
 
 def export_table(result: ExportResult) -> Table:
     """The file and its self-check."""
     metadata, report = result.metadata, result.verification
     table = facts_table(f"Exported {result.path}")
-    table.add_row("size", f"{result.path.stat().st_size / 1e6:.1f} MB")
+    table.add_row("size", f"{result.bytes / 1e6:.1f} MB")
     table.add_row("architecture", str(metadata.architecture["name"]))
     for row in model_rows(metadata.architecture, metadata.preprocessing, metadata.assumptions):
         table.add_row(*row)
@@ -65,16 +48,6 @@ def export_table(result: ExportResult) -> Table:
             table.add_row("reduction steps", proved_text(report))
         table.add_row("logits error", "no image with equal plans" if error is None else f"{error:.1e}")
     return table
-
-
-def proof_text(metadata: ArtifactMetadata) -> str:
-    """What the unmerged model was proved against, in words."""
-    proof = metadata.proof
-    if proof is None:
-        return "own reimplementation only (see export --against)"
-    images = counted(proof.images, "image") if proof.normalisation else counted(proof.images, "normalised image")
-    differing = f", {proof.top1_differing} with another top-1" if proof.top1_differing else ""
-    return f"{proof.owner_text}, unmerged: {images}, error {proof.error:.1e}, limit {proof.limit:.1e}{differing}"
 
 
 def method_text(metadata: ArtifactMetadata) -> str:

@@ -8,7 +8,8 @@ from tmdeploy.card.arch import VitConfig
 from tmdeploy.card.facts import ModelFacts
 from tmdeploy.card.schedule import schedule_text
 from tmdeploy.inspection import Inspection
-from tmdeploy.report.tables.export import method_text, proof_text
+from tmdeploy.report.schemas.export import proof_text
+from tmdeploy.report.tables.export import method_text
 from tmdeploy.report.tables.model import model_rows
 from tmdeploy.report.tables.table import facts_table, plain_table
 from tmdeploy.report.text import styled

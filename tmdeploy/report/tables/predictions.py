@@ -4,35 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tmdeploy.data.images import told_apart
-from tmdeploy.inference import Predictions
+from tmdeploy.report.schemas.predictions import Predictions
 from tmdeploy.report.tables.table import plain_table
 from tmdeploy.report.text import one_line, styled
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-
-def predictions_document(predictions: Predictions, model: dict[str, str]) -> dict[str, Any]:
-    """JSON, schema `tmdeploy.infer/1`."""
-    return {
-        "schema": "tmdeploy.infer/1",
-        "model": model,
-        "images": [
-            {
-                "path": str(image.path),
-                "top": [
-                    {"rank": g.rank, "index": g.index, "name": g.name, "probability": g.probability}
-                    for g in image.guesses
-                ],
-                "problem": image.problem or None,
-            }
-            for image in predictions.images
-        ],
-        "skipped": [{"path": str(path), "reason": reason} for path, reason in predictions.skipped],
-    }
 
 
 def predictions_csv(predictions: Predictions) -> str:
@@ -43,7 +23,7 @@ def predictions_csv(predictions: Predictions) -> str:
     for image in predictions.images:
         if image.problem:
             writer.writerow([image.path, "", "", "", ""])
-        for guess in image.guesses:
+        for guess in image.top:
             writer.writerow([image.path, guess.rank, guess.index, guess.name, f"{guess.probability:.6g}"])
     return buffer.getvalue()
 
@@ -59,12 +39,12 @@ def predictions_table(predictions: Predictions) -> Table:
     for shown, image in zip(map(one_line, names), predictions.images, strict=True):
         if image.problem:
             table.add_row(shown, styled((f"none: {image.problem}", "red")), "", "", end_section=True)
-        for guess in image.guesses:
+        for guess in image.top:
             table.add_row(
                 shown if guess.rank == 1 else "",
                 one_line(guess.name),
                 str(guess.index),
                 f"{guess.probability:.1%}",
-                end_section=1 < guess.rank == len(image.guesses),
+                end_section=1 < guess.rank == len(image.top),
             )
     return table

@@ -27,6 +27,7 @@ from tmdeploy.tensorrt.record.sidecar import (
     Vehicle,
     build_again,
     engine_files,
+    sidecar_path,
     write_sidecar,
 )
 from tmdeploy.tensorrt.run.compatibility import Fit, check_fit, read_engine
@@ -103,7 +104,9 @@ def refit_engine(request: RefitRequest, tell: Progress = silent) -> BuildResult:
     write_sidecar(request.output, written)
     listing = None if stored is None else stored.model_copy(update={"engine_sha256": digest})
     write_layers(request.output, listing)
-    return BuildResult(request.output, written)
+    return BuildResult(
+        schema="tmdeploy.refit/1", path=request.output, sidecar=sidecar_path(request.output), engine=written
+    )
 
 
 def build_request(record: EngineRecord, model: Path, output: Path) -> BuildRequest:

@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx
 import onnx_ir as ir
+from pydantic import Field
 
 import tmdeploy
 from tmdeploy.card.metadata import ArtifactMetadata
@@ -25,6 +26,7 @@ from tmdeploy.graph.precision import ConvertPrecision
 from tmdeploy.graph.require_input import RequireInput
 from tmdeploy.native.tensorrt import BUILD_COMMAND
 from tmdeploy.native.trust import checked_library
+from tmdeploy.report.schemas.document import Result
 from tmdeploy.system.files import atomic_path, sha256
 from tmdeploy.system.progress import Progress, silent
 from tmdeploy.tensorrt.build.log import by_profile, read_io, read_layers, read_memory
@@ -39,17 +41,25 @@ from tmdeploy.tensorrt.cuda.gpu import Gpu, find_gpu, gpu_or_none
 from tmdeploy.tensorrt.record.kernels import count_kernels
 from tmdeploy.tensorrt.record.layers import Layer, LayerFile, Listing, classified, write_layers
 from tmdeploy.tensorrt.record.profiles import advice, check_clipping, parse_schedule
-from tmdeploy.tensorrt.record.sidecar import EngineRecord, PluginRecord, Vehicle, step_blocks, write_sidecar
+from tmdeploy.tensorrt.record.sidecar import (
+    EngineRecord,
+    PluginRecord,
+    Vehicle,
+    sidecar_path,
+    step_blocks,
+    write_sidecar,
+)
 from tmdeploy.tensorrt.run.compatibility import host_platform
 from tmdeploy.tensorrt.sdk.flavor import Flavor, Log, Toolkit, open_toolkit
 
 
-@dataclass(frozen=True)
-class BuildResult:
-    """What was written."""
+class BuildResult(Result):
+    """What was written: the JSON document, schema `tmdeploy.build/1`, or `tmdeploy.refit/1`."""
 
+    schema_: str = Field(default="tmdeploy.build/1", alias="schema")
     path: Path
-    record: EngineRecord
+    sidecar: Path
+    record: EngineRecord = Field(alias="engine", description="what is in the sidecar")
 
 
 def build_engine(request: BuildRequest, tell: Progress = silent) -> BuildResult:
@@ -123,7 +133,7 @@ def build_engine(request: BuildRequest, tell: Progress = silent) -> BuildResult:
     )
     write_sidecar(request.output, record)
     write_layers(request.output, _layer_file(layers, prepared, record, log))
-    return BuildResult(request.output, record)
+    return BuildResult(path=request.output, sidecar=sidecar_path(request.output), engine=record)
 
 
 def prepare(

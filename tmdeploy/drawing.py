@@ -11,14 +11,72 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tmdeploy.backends.base import StepTrace
-from tmdeploy.data.images import told_apart
+from tmdeploy.backends.base import Runner, StepTrace
+from tmdeploy.card.facts import ModelFacts, read_config
+from tmdeploy.data.images import opened_image, told_apart
+from tmdeploy.data.preprocessing import resize_and_crop
+from tmdeploy.errors import UsageError
+from tmdeploy.report.schemas.drawings import Panel
+from tmdeploy.report.text import one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 DROPPED = -1
 _EDGE = (255, 170, 0)  # visible on dark and light pictures
+
+
+def drawing_of(
+    runner: Runner, path: Path, images: NDArray[np.generic], amounts: Sequence[int] | None, blocks: Sequence[int] = ()
+) -> tuple[Image, tuple[Panel, ...], bool]:
+    """An image and the groups of its patches after some blocks, side by side.
+
+    Args:
+        runner: Whose plans are drawn.
+        path: The image.
+        images: The same as the runner's input, a batch of one.
+        amounts: The schedule; None is the model's own.
+        blocks: After which blocks; none: after the last step.
+
+    Returns:
+        The picture, what its captions say, and whether the model's logits are numbers.
+
+    Raises:
+        UsageError: The model reduces nothing, has no step in one of the blocks, or no known grid of patches.
+    """
+    from PIL import Image as Pillow
+
+    trace = runner.trace(images, amounts)
+    if not trace.steps:
+        raise UsageError(f"{runner.name} reduces no tokens: there is nothing to draw")
+    config = getattr(runner, "config", None)
+    if runner.metadata is not None:
+        config = read_config(runner.metadata.architecture)
+    assert config is not None  # noqa: S101 - a runner that traces has one or the other
+    if isinstance(config, ModelFacts) and config.grid is None:
+        raise UsageError(f"{runner.name} does not say how its patches lie, so there is nothing to draw on")
+    known = [step.block for step in trace.steps]
+    for wanted in blocks:
+        if wanted not in known:
+            raise UsageError(
+                f"--block {wanted}: no reduction step there", remedy=f"Choose from: {', '.join(map(str, known))}"
+            )
+    with opened_image(path, runner.preprocessing) as opened:
+        picture = resize_and_crop(opened, runner.preprocessing)
+    zoom = max(1, round(448 / max(picture.size)))
+    large = picture.resize((picture.width * zoom, picture.height * zoom), Pillow.Resampling.NEAREST)
+    panels = [(f"{one_line(path.name)}: {config.tokens - config.num_prefix} patches", large)]
+    counts = []
+    for wanted in blocks or [known[-1]]:
+        steps = trace.steps[: known.index(wanted) + 1]
+        groups = compose(steps, tokens=config.tokens, num_prefix=config.num_prefix)[0]
+        fused = frozenset(fused_slots(steps, tokens=config.tokens, num_prefix=config.num_prefix)[0])
+        left = steps[-1].index.shape[1] - config.num_prefix
+        dropped = int((groups == DROPPED).sum())
+        caption = f"after block {wanted}: {left} tokens" + (f", {dropped} patches dropped" if dropped else "")
+        counts.append(Panel(block=wanted, tokens=left, dropped=dropped))
+        panels.append((caption, draw_groups(picture, groups, config.grid, fused=fused, zoom=zoom)))
+    return side_by_side(panels), tuple(counts), bool(np.isfinite(trace.logits).all())
 
 
 def compose(steps: Sequence[StepTrace], *, tokens: int, num_prefix: int) -> NDArray[np.int64]:

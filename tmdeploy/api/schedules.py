@@ -1,58 +1,20 @@
-"""The options that say how many tokens go or stay: `--r`, `--keep`, and `--schedule` for either. Declared once."""
+"""How many tokens go or stay: `r`, `keep`, and `schedule` for either, of one run or of several."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import typer
-
+from tmdeploy.api.arguments import Amounts, warn
+from tmdeploy.card.recipe import as_typed
 from tmdeploy.errors import UsageError
-
-from .console import warn
 
 if TYPE_CHECKING:
     from tmdeploy.backends import Runner
     from tmdeploy.card.metadata import ArtifactMetadata
     from tmdeploy.card.recipe import Recipe
 
-Text = str | None
-Texts = list[str] | None
-_ARMS = " Repeatable: one run each."
-_PROFILE = "With --profile: "
-_EXPORT = "Export of a checkpoint: "
-
-
-def _r(before: str = "", after: str = "") -> Any:
-    what = "tokens to merge per block: 13, 26:0 (linear), or 8,8,4 (then 0)."
-    return _option("--r", before, what, after)
-
-
-def _keep(before: str = "", after: str = "") -> Any:
-    what = "patch tokens to keep per step: rates (0.7, or 0.9,0.8,0.7; 1.0 is all) or counts (138,97,68; 1 is one)."
-    return _option("--keep", before, what, after)
-
-
-def _either(before: str = "", after: str = "") -> Any:
-    return _option("--schedule", before, "the same as --r or --keep, whichever the model takes.", after)
-
-
-def _option(name: str, before: str, what: str, after: str) -> Any:
-    return typer.Option(name, metavar="AMOUNTS", help=f"{before}{what if before else what.capitalize()}{after}")
-
-
-ROption = Annotated[Text, _r()]
-KeepOption = Annotated[Text, _keep()]
-ScheduleOption = Annotated[Text, _either()]
-RsOption = Annotated[Texts, _r(after=_ARMS)]
-KeepsOption = Annotated[Texts, _keep(after=_ARMS)]
-SchedulesOption = Annotated[Texts, _either(after=_ARMS)]
-ProfileROption = Annotated[Text, _r(_PROFILE)]
-ProfileKeepOption = Annotated[Text, _keep(_PROFILE)]
-ProfileScheduleOption = Annotated[Text, _either(_PROFILE)]
-ExportROption = Annotated[Text, _r(_EXPORT)]
-ExportKeepOption = Annotated[Text, _keep(_EXPORT)]
-ExportScheduleOption = Annotated[Text, _either(_EXPORT)]
+Several = Amounts | Sequence[Amounts]
 
 
 class Asked(NamedTuple):
@@ -77,12 +39,14 @@ class Reducer(NamedTuple):
     fixed: bool = False  # it takes no other schedule
 
 
-def asked_for(r: Text | Texts, keep: Text | Texts, schedule: Text | Texts) -> tuple[Asked, ...]:
-    """Everything that was typed, one entry a schedule."""
+def asked_for(r: Several | None, keep: Several | None, schedule: Several | None) -> tuple[Asked, ...]:
+    """Everything that was asked for, one entry a schedule: a list of numbers is one, of texts or lists several."""
     found: list[Asked] = []
     for option, value in (("--r", r), ("--keep", keep), ("--schedule", schedule)):
-        texts = [value] if isinstance(value, str) else value or []
-        found += [Asked(option, text) for text in texts]
+        if value is None:
+            continue
+        one = isinstance(value, str | int | float) or all(isinstance(entry, int | float) for entry in value)
+        found += [Asked(option, as_typed(entry)) for entry in ([value] if one else value)]  # type: ignore[union-attr]
     return tuple(found)
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.validate.traces import batch, match_step, metric_of, score_of, select_step
 from tmdeploy.backends.base import StepTrace
-from tmdeploy.visualize import DROPPED, compose, draw_groups, drawing_names, fused_slots, side_by_side
+from tmdeploy.drawing import DROPPED, compose, draw_groups, drawing_names, fused_slots, side_by_side
 
 
 def _chain(seed: int, tokens: int, removed: list[int]) -> list[StepTrace]:
