@@ -17,10 +17,13 @@ def visualize(call: Call, json: str | None) -> None:
     """
     from tmdeploy.data.images import find_images
     from tmdeploy.errors import CheckFailed
+    from tmdeploy.system.files import make_folder
 
     output = call["output"]
     targets = drawing_paths(find_images(call.files("image")), output)
     single = output in targets.values()
+    if not single:
+        make_folder(output)  # else the drawings could not be written
     writes = {"-o": output} if single else {f"the drawing of {path}": target for path, target in targets.items()}
     out = Output(json, reads=[*call.files("model"), *targets], writes=writes)
     found = call()
