@@ -251,6 +251,9 @@ OPTIONS: dict[str, Option] = {
         "Take uint8 [batch, H, W, 3] pixels and normalise in the graph.", "--with-preprocessing"
     ),
     "extra_output": option("Also put out: plan, size or features. Repeatable.", _TEXTS),
+    "passes": option(
+        "Graph pass of an installed package to run before the comparison. Repeatable.", _TEXTS, "--pass", metavar="NAME"
+    ),
     "deterministic": switch("Accumulate similarities in float64, or float32.", "--deterministic/--fast-planner"),
     "verify": switch("Compare the file with PyTorch.", "--verify/--no-verify"),
     "against": option(

@@ -13,10 +13,12 @@ from tmdeploy.lazy import require
 from tmdeploy.system.progress import Progress, silent
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
     from torch import nn
     from typing_extensions import Unpack
 
     from tmdeploy.card.metadata import Preprocessing
+    from tmdeploy.graph.base import Pass
     from tmdeploy.report.schemas.export import ExportResult
 
 
@@ -37,6 +39,7 @@ def export(
     dynamic_batch: bool = True,
     with_preprocessing: bool = False,
     extra_output: Sequence[str] = (),
+    passes: Sequence[str | Pass[ir.Model]] = (),
     deterministic: bool = True,
     verify: bool = True,
     verify_data: FilePath | Sequence[FilePath] = (),
@@ -72,6 +75,7 @@ def export(
         dynamic_batch: Take any batch size; else 1.
         with_preprocessing: Take uint8 [batch, H, W, 3] pixels and normalise in the graph.
         extra_output: Any of `plan`, `size`, `features`.
+        passes: Graph passes to run before the comparison: of installed packages, by name, or objects.
         deterministic: Accumulate similarities in float64; else float32.
         verify: Compare the file with PyTorch.
         verify_data: Images or folders to compare on, besides random ones.
@@ -123,6 +127,7 @@ def export(
         dynamic_batch=dynamic_batch,
         with_preprocessing=with_preprocessing,
         outputs=tuple(extra_output),
+        passes=tuple(passes),
         verify=verify,
         verify_images=as_tuple(verify_data),
     )
