@@ -110,7 +110,7 @@ def inspect_onnx(path: Path) -> Inspection:
         raise ArtifactError(
             f"its metadata cannot be followed ({error.message})",
             path=path,
-            remedy="It was written by another version of tmdeploy, or damaged: export it again",
+            remedy="Install the package that brings the method, or, if the file is damaged, export it again",
         ) from error
     return found.model_copy(update={"lowering": lowering, **counted})
 
