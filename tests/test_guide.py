@@ -97,7 +97,7 @@ def test_from_a_checkpoint_of_its_format_to_a_backend_of_its_own(
         assert [step.x_out.shape[1] for step in theirs.steps] == [7, 5]  # class token, kept, fused
         for mine, other in zip(ours.steps, theirs.steps, strict=True):
             np.testing.assert_array_equal(mine.map, other.map)
-    judged = run(capsys, "validate", output, output, "--backend", "onnxruntime-plain", "--random", 4, "--json", "-")
+    judged = run(capsys, "validate", checkpoint, output, "--num-heads", 3, "--backend", "onnxruntime-plain")
     assert judged.code == 0, judged.err
     assert "onnxruntime-plain" in judged.out
 

@@ -41,10 +41,14 @@ class Table(Generic[EntryT]):
 
     An extension that cannot be imported, is something else or takes a name that is taken is left out with an
     `ExtensionWarning`: what does not use it goes on.
+
+    Args:
+        group: Of the entry points.
+        kind: Type of the entries.
+        built_in: Lists tmdeploy's own.
     """
 
     def __init__(self, group: str, kind: type[EntryT], built_in: Callable[[], Iterable[EntryT]]) -> None:
-        """Args: group of entry points, type of entries, and what lists tmdeploy's own."""
         self.group, self._kind, self._built_in = group, kind, built_in
         self._own: dict[str, EntryT] | None = None
         self._added: dict[str, EntryT] = {}
