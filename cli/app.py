@@ -6,6 +6,7 @@ import errno
 import functools
 import importlib
 import inspect
+import logging
 import os
 import re
 import sys
@@ -50,8 +51,19 @@ _SHOW_WARNING = warnings.showwarning
 _TYPE_OF_ARGUMENT = re.compile(r" <(path|str|list\[(Path|str)\])>")
 _VALUES = {int: "N", float: "X", Path: "PATH", str: "TEXT"}
 _NEED_ARGUMENTS = {"export", "quantize", "build", "refit", "validate", "bench", "infer", "inspect", "visualize"}
-_EPILOG = "Every command takes --debug (show tracebacks) and --quiet. Exit codes: 0 done or passed, 1 a check failed, \
-2 usage, 3 environment missing, 4 export, parse or build failed, 124 --timeout, 130 interrupted, 143 terminated."
+_EPILOG = (
+    "Every command takes --debug (show tracebacks, and what graph passes change) and --quiet. Exit codes: 0 done or \
+passed, 1 a check failed, 2 usage, 3 environment missing, 4 export, parse or build failed, 124 --timeout, \
+130 interrupted, 143 terminated."
+)
+_LOG = logging.getLogger("tmdeploy")
+
+
+class _Details(logging.Handler):
+    """What the library logs, on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        complain(self.format(record))
 
 
 def run(argv: Sequence[str] | None = None) -> None:
@@ -61,6 +73,8 @@ def run(argv: Sequence[str] | None = None) -> None:
     # taken out here so that they work before and after the command's name alike
     settings.debug, settings.quiet = "--debug" in arguments, bool({"-q", "--quiet"} & set(arguments))
     arguments = [argument for argument in arguments if argument not in {"--debug", "-q", "--quiet"}]
+    _LOG.handlers = [_Details()] if settings.debug else []
+    _LOG.setLevel(logging.DEBUG if settings.debug else logging.NOTSET)
     set_time_limit(None)
     warnings.showwarning = _show_warning
     build_app()(arguments, prog_name="tmdeploy")

@@ -1,5 +1,6 @@
 """What all commands have in common."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,13 @@ def test_every_failure_is_one_line(
     assert (done.code, done.out, done.err) == (code, "", message)
     for arguments in (("--debug", "doctor"), ("doctor", "--debug")):
         assert "Traceback (most recent call last)" in run(capsys, *arguments).err
+
+
+def test_debug_shows_what_graph_passes_change(digits_onnx: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = ("validate", digits_onnx, digits_onnx, "--random", 2, "--batch", 2)
+    told = run(capsys, *arguments, "--debug").err.splitlines()
+    assert any(re.fullmatch(r"cut-step: the step of block 0 by itself \(nodes: \d+\)", line) for line in told)
+    assert "cut-step" not in run(capsys, *arguments).err
 
 
 def test_doctor_fails_when_the_default_backend_does(
