@@ -172,7 +172,11 @@ def _entry(arm: Arm, images: NDArray[np.generic], batch: int, watch: Watch | Non
         timers.callback(engine.timer.close)
         return _Entry(arm, engine.single, engine)
     if not runner.takes_batch(batch):
-        raise UsageError(f"{arm.name} takes batch 1 only", remedy="Export it with --dynamic-batch, or bench --batch 1")
+        static = runner.metadata is not None and not runner.metadata.dynamic_batch
+        raise UsageError(
+            f"{arm.name} takes batch 1 only" if static else f"{arm.name} does not take batch {batch}",
+            remedy="Export it with --dynamic-batch, or bench --batch 1",
+        )
 
     def read() -> dict[str, list[float]]:
         return {} if runner.compute_seconds is None else {"compute": [runner.compute_seconds]}
