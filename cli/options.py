@@ -148,7 +148,7 @@ _R = "Tokens to merge per block: 13, 26:0 (linear), or 8,8,4 (then 0)."
 _KEEP = "Patch tokens to keep per step: rates (0.7, or 0.9,0.8,0.7; 1.0 is all) or counts (138,97,68; 1 is one)."
 _SCHEDULE = "The same as --r or --keep, whichever the model takes."
 _ARMS = " Repeatable: one run each."
-_BACKENDS = "onnxruntime (default), onnxruntime-cuda, onnxruntime-tensorrt, openvino, openvino:bf16"
+_BACKENDS = "onnxruntime (default), onnxruntime-cuda, onnxruntime-tensorrt, openvino, openvino:bf16, or one installed"
 _SIGNS = "op types, node patterns; +A,-B changes that."
 
 

@@ -17,7 +17,6 @@ from tests.vits import tiny_images, tiny_vit
 from tmdeploy import doctor
 from tmdeploy.backends import BACKENDS, backend_for, open_runner
 from tmdeploy.errors import ArtifactError, CheckpointError, UnsupportedModel, UsageError
-from tmdeploy.export import ExportRequest, export_checkpoint
 from tmdeploy.graph.registered import PASSES
 from tmdeploy.methods import METHODS, MethodSpec, method
 from tmdeploy.methods.none import NoneOptions
@@ -77,17 +76,10 @@ def test_from_a_checkpoint_of_its_format_to_a_backend_of_its_own(
 ):
     """Export reads the npz and the predictor's weights, runs the pass, and proves the file; the backend runs it."""
     output = tmp_path / "model.onnx"
-    request = ExportRequest(
-        checkpoint=checkpoint,
-        output=output,
-        method="predictor",
-        layers=(0, 1),
-        num_heads=3,
-        passes=("share-weights",),
-    )
-    verification = export_checkpoint(request).verification
-    assert verification is not None
-    assert verification.passed
+    chosen = ("--method", "predictor", "--layers", "0,1", "--num-heads", 3)
+    done = run(capsys, "export", checkpoint, "-o", output, *chosen, "--pass", "share-weights")
+    assert done.code == 0, done.err
+    assert "share-weights: equal weights became one" in done.err
     weights = [onnx.numpy_helper.to_array(one) for one in onnx.load(output).graph.initializer]
     assert len({(one.dtype, one.shape, one.tobytes()) for one in weights}) == len(weights)
     images = tiny_images()
@@ -107,9 +99,11 @@ def test_weights_of_a_method_ask_for_it(checkpoint: Path, tmp_path: Path, capsys
     refused = run(capsys, *export, "--method", "tome")
     assert refused.code == 4
     assert "16 unexpected (score_predictor.0.norm.weight" in refused.err
-    assert refused.err.endswith("weights of a reduction method: name it with --method predictor.\n")
+    assert refused.err.endswith("weights of a reduction method: export it with --method predictor.\n")
     refused = run(capsys, *export, "--method", "predictor", "--layers", "0,1", "-O", "hidden=8")
     assert "do not fit the part score_predictor.0 of method 'predictor': 5 mis-shaped" in refused.err
+    refused = run(capsys, *export, "--method", "predictor", "--layers", "0,1", "--pass", "share-weight")
+    assert "no graph pass 'share-weight'. Installed are: share-weights" in refused.err
 
 
 def test_a_checkpoint_without_the_methods_weights_is_refused(tmp_path: Path):

@@ -158,7 +158,7 @@ def build_model(loaded: LoadedCheckpoint) -> VisionTransformer:
         extra = [name for name in given if name not in expected]
         remedy = "Name the right architecture with --arch, or save the whole state_dict of a timm-style ViT"
         if owners := _methods_of(extra):
-            remedy = f"They are weights of a reduction method: name it with --method {' or '.join(owners)}"
+            remedy = f"They are weights of a reduction method: export it with --method {' or '.join(owners)}"
         elif extra and all(map(_may_be_ignored, extra)):
             remedy += "; leave what is not its own out with --ignore-extra"
         raise CheckpointError(
