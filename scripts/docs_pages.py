@@ -23,6 +23,9 @@ import tmdeploy.errors
 import tmdeploy.report.schemas
 
 _RESULTS = "tmdeploy.report.schemas."
+_RESULTS_ARE = (
+    "The functions of [`tmdeploy`](python.md) return frozen pydantic models; `to_json()` is what `--json` writes."
+)
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -84,7 +87,7 @@ def python_page() -> str:
 
 def results_page() -> str:
     """Every document that `--json` writes and a function returns, field by field."""
-    lines = ["# Results", "", "What `--json` writes and the functions of [`tmdeploy`](python.md) return.", ""]
+    lines = ["# Results", "", _RESULTS_ARE, ""]
     for name in sorted(found.name for found in pkgutil.iter_modules(tmdeploy.report.schemas.__path__)):
         module = importlib.import_module(_RESULTS + name)
         models = [found for found in vars(module).values() if _is_model(found) and found.__module__ == module.__name__]
