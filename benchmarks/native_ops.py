@@ -88,7 +88,7 @@ def export_deit_small(folder: Path) -> Path:
 
 def images_of(metadata: ArtifactMetadata, batch: int) -> np.ndarray:
     """[batch, 3, H, W] f32, seeded."""
-    height, width = metadata.preprocessing.image_size
+    height, width = metadata.card.preprocessing.image_size
     return np.random.default_rng(0).standard_normal((batch, 3, height, width)).astype(np.float32)
 
 

@@ -254,7 +254,7 @@ def _ratios(method: str, names: list[str], arms: Any) -> list[dict[str, object]]
 def _write_pictures(folder: Path, count: int) -> None:
     from PIL import Image
 
-    from tmdeploy.card.metadata import Preprocessing
+    from tmdeploy.card.preprocessing import Preprocessing
     from tmdeploy.data.images import random_images
 
     folder.mkdir()

@@ -97,7 +97,7 @@ def _build(job: dict[str, object]) -> dict[str, object]:
 
     model = Path(str(job["model"]))
     metadata = load_source(model)[1]
-    kind = metadata.schedule_kind if metadata is not None else None
+    kind = metadata.schedule_input if metadata is not None else None
     ranged = RANGES[kind] if job["ranged"] and kind is not None else None
     request = BuildRequest(
         model,

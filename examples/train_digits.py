@@ -23,7 +23,7 @@ from sklearn.model_selection import train_test_split
 
 import tmdeploy
 from tmdeploy.card.arch import VitConfig
-from tmdeploy.card.metadata import Preprocessing
+from tmdeploy.card.preprocessing import Preprocessing
 from tmdeploy.models.checkpoint import save_checkpoint
 from tmdeploy.models.vit import VisionTransformer
 from tmdeploy.patching import reduction_of, unpatch

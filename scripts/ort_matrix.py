@@ -101,8 +101,8 @@ def export(method: str, opset: int, lowering: str, folder: Path) -> dict[str, An
         with open_pair(checkpoint, path, threads=1) as (ours, theirs):
             images = load_samples(theirs, [EXAMPLES / "digits"], random=0, limit=8).images
             assert theirs.metadata is not None  # noqa: S101 - it was exported with a method
-            kind = theirs.metadata.schedule_kind
-            nothing = [0 if kind == "r" else 10**6] * len(theirs.metadata.layers)
+            kind = theirs.metadata.schedule_input
+            nothing = [0 if kind == "r" else 10**6] * len(theirs.metadata.card.reduction.layers)
             name = {f"feed_{kind}": np.asarray(nothing, dtype=np.int64)}
             np.savez(expected, images=images, default=ours.infer(images), nothing=ours.infer(images, nothing), **name)
     return job

@@ -6,8 +6,10 @@ import pytest
 from PIL import Image
 
 from tmdeploy.backends.facts import RunnerFacts
-from tmdeploy.backends.pairing import classes_of
-from tmdeploy.card.metadata import ArtifactMetadata, Preprocessing
+from tmdeploy.card.arch import VitConfig
+from tmdeploy.card.card import ModelCard
+from tmdeploy.card.metadata import ArtifactMetadata
+from tmdeploy.card.preprocessing import Preprocessing
 from tmdeploy.errors import ArtifactError, DataError
 from tmdeploy.inference import classify
 
@@ -18,6 +20,7 @@ class _Runner:
     name, path = "m.onnx", Path("m.onnx")
     preprocessing, pixels_in, class_names, load_seconds = Preprocessing(image_size=(8, 8)), False, (), 0.0
     metadata: ArtifactMetadata | None = None
+    card: ModelCard | None = None
     facts = RunnerFacts("fake", "1")
 
     def __init__(self, logits: object) -> None:
@@ -69,11 +72,7 @@ def test_names_must_be_as_many_as_classes(images: list[Path]):
 
 def test_a_model_without_a_classifier_is_refused(images: list[Path]):
     runner = _Runner(np.zeros((2, 384)))
-    assert classes_of(runner) is None
-    runner.metadata = ArtifactMetadata(
-        tool_version="0", torch_version="0", method="none", architecture={"num_classes": 0},
-        source_name="", source_sha256="", opset=20,
-    )  # fmt: skip
-    assert classes_of(runner) == 0
+    assert classify(runner, images).images[0].guesses
+    runner.card = ModelCard(architecture=VitConfig(num_classes=0))
     with pytest.raises(ArtifactError, match=r"m\.onnx: has no classifier: it gives features"):
         classify(runner, images)

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tmdeploy.backends.base import Runner, StepTrace
-from tmdeploy.card.facts import ModelFacts, read_config
 from tmdeploy.data.images import opened_image, told_apart
 from tmdeploy.data.preprocessing import resize_and_crop
 from tmdeploy.errors import UsageError
@@ -49,11 +48,9 @@ def drawing_of(
     trace = runner.trace(images, amounts)
     if not trace.steps:
         raise UsageError(f"{runner.name} reduces no tokens: there is nothing to draw")
-    config = getattr(runner, "config", None)
-    if runner.metadata is not None:
-        config = read_config(runner.metadata.architecture)
-    assert config is not None  # noqa: S101 - a runner that traces has one or the other
-    if isinstance(config, ModelFacts) and config.grid is None:
+    assert runner.card is not None  # noqa: S101 - nothing else traces
+    config = runner.card.architecture
+    if config.grid is None:
         raise UsageError(f"{runner.name} does not say how its patches lie, so there is nothing to draw on")
     known = [step.block for step in trace.steps]
     for wanted in blocks:

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tmdeploy.backends.base import Runner
-from tmdeploy.backends.pairing import classes_of
 from tmdeploy.data.images import ImageReader, nothing_readable
 from tmdeploy.data.labels import check_class_names, name_of
 from tmdeploy.errors import ArtifactError
@@ -44,7 +43,7 @@ def classify(
         DataError: None of the images could be read, or there are more or fewer names than classes.
         ArtifactError: The model has no classifier, or what it gives is no row of logits an image.
     """
-    if classes_of(runner) == 0:
+    if runner.card is not None and runner.card.num_classes == 0:
         raise ArtifactError(
             "has no classifier: it gives features, and the largest of them is no class",
             path=runner.path,

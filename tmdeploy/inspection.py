@@ -1,4 +1,4 @@
-"""What a model file says about itself. The JSON document has schema `tmdeploy.inspect/1`."""
+"""What a model file says about itself. The JSON document has schema `tmdeploy.inspect/2`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, field_serializer
 
 from tmdeploy.backends.onnxruntime.packages import oldest_runtime
-from tmdeploy.card.arch import VitConfig
-from tmdeploy.card.facts import AnyConfig, ModelFacts, read_config
-from tmdeploy.card.macs import model_macs
-from tmdeploy.card.metadata import ArtifactMetadata, Assumption, Preprocessing
-from tmdeploy.card.recipe import Recipe
+from tmdeploy.card.card import ModelCard
+from tmdeploy.card.metadata import ArtifactMetadata
 from tmdeploy.errors import ArtifactError, UsageError
 from tmdeploy.graph.onnx_file import read_onnx, shape_of
 from tmdeploy.native.library import ort_library
@@ -46,7 +43,7 @@ class BlockRow(Document):
 class Inspection(Result):
     """Everything `tmdeploy inspect` shows."""
 
-    schema_: str = Field(default="tmdeploy.inspect/1", alias="schema")
+    schema_: str = Field(default="tmdeploy.inspect/2", alias="schema")
     path: str
     kind: str = Field(description="onnx or checkpoint")
     bytes: int
@@ -59,16 +56,17 @@ class Inspection(Result):
     ops: dict[str, int] = Field(default={}, description="nodes of the main graph, `domain::op` for custom ones")
     functions: tuple[str, ...] = ()
     lowering: str | None = Field(default=None, description="what would run the reduction steps")
-    metadata: ArtifactMetadata | None = None
-    architecture: VitConfig | ModelFacts | None = None
-    preprocessing: Preprocessing | None = None
-    assumptions: tuple[Assumption, ...] = Field(default=(), description="what the weights do not show")
-    recipe: Recipe | None = None
+    card: ModelCard | None = Field(default=None, description="none: a foreign file")
+    metadata: ArtifactMetadata | None = Field(default=None, description="of an .onnx; its card is left to `card`")
     notes: tuple[str, ...] = ()
     blocks: tuple[BlockRow, ...] = ()
     macs: int | None = None
     macs_unmerged: int | None = None
     macs_reduction: int | None = Field(default=None, description="arithmetic of planners and reduces, not in macs")
+
+    @field_serializer("metadata")
+    def _of_the_file(self, metadata: ArtifactMetadata | None) -> dict[str, object] | None:
+        return None if metadata is None else metadata.model_dump(exclude={"card"})
 
 
 def inspect_onnx(path: Path) -> Inspection:
@@ -94,18 +92,18 @@ def inspect_onnx(path: Path) -> Inspection:
         outputs=tuple(_port(value, optional=False) for value in model.graph.output),
         ops=dict(ops.most_common()),
         functions=tuple(f"{function.domain}::{function.name}" for function in model.functions),
+        card=None if metadata is None else metadata.card,
         metadata=metadata,
     )
     if metadata is None:
         return found
-    recipe = Recipe.of(metadata)
     lowering = None
     if metadata.steps:
         library = ort_library()
         bodies = "function bodies" if library is None else f"native code ({library.path})"
         lowering = bodies if metadata.lowering == "custom" else "inlined standard ops"
     try:
-        counted = _counted(read_config(metadata.architecture), recipe)
+        counted = _counted(metadata.card)
     except UsageError as error:  # the method is none that is known here
         raise ArtifactError(
             f"its metadata cannot be followed ({error.message})",
@@ -128,39 +126,30 @@ def inspect_checkpoint(path: Path, **options: Any) -> Inspection:
     from tmdeploy.models.checkpoint import load_checkpoint
 
     loaded = load_checkpoint(path, **options)
-    recipe = loaded.recipe or Recipe(method="none")
+    assert loaded.card.provenance is not None  # noqa: S101 - it was read from a file
     found = Inspection(
         path=str(path),
         kind="checkpoint",
         bytes=path.stat().st_size,
-        sha256=loaded.sha256,
-        preprocessing=loaded.preprocessing,
-        assumptions=loaded.assumptions,
+        sha256=loaded.card.provenance.source_sha256,
+        card=loaded.card,
         notes=loaded.notes,
     )
-    return found.model_copy(update=_counted(loaded.config, recipe))
+    return found.model_copy(update=_counted(loaded.card))
 
 
-def _counted(config: AnyConfig, recipe: Recipe) -> dict[str, object]:
-    steps = recipe.steps(config.tokens, config.num_prefix)
-    known = config if isinstance(config, VitConfig) else None
-    merged = None if known is None else model_macs(known, steps, recipe.spec)
-    after = {step.block: step.tokens_out for step in steps}
-    rows, tokens = [], config.tokens
-    for block in range(config.depth):
+def _counted(card: ModelCard) -> dict[str, object]:
+    macs, after = card.macs(), {step.block: step.tokens_out for step in card.steps()}
+    rows, tokens = [], card.architecture.tokens
+    for block in range(card.architecture.depth):
         left = after.get(block, tokens)
-        macs = None if merged is None else merged.blocks[block]
-        rows.append(BlockRow(block=block, tokens_in=tokens, tokens_out=left, macs=macs))
+        count = None if macs is None else macs.blocks[block]
+        rows.append(BlockRow(block=block, tokens_in=tokens, tokens_out=left, macs=count))
         tokens = left
-    facts: dict[str, object] = {"architecture": config, "recipe": recipe, "blocks": tuple(rows)}
-    if merged is None or known is None:
-        return facts
-    return {
-        **facts,
-        "macs": merged.total,
-        "macs_unmerged": model_macs(known).total,
-        "macs_reduction": merged.reduction,
-    }
+    counted: dict[str, object] = {"blocks": tuple(rows)}
+    if macs is not None:
+        counted |= {"macs": macs.total, "macs_unmerged": card.unmerged_macs, "macs_reduction": macs.reduction}
+    return counted
 
 
 def _port(value: onnx.ValueInfoProto, *, optional: bool) -> Port:

@@ -60,7 +60,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 def _schedules(runner: Runner) -> list[tuple[int, ...] | None]:
     assert runner.metadata is not None
-    steps = len(runner.metadata.layers)
+    steps = len(runner.card.reduction.layers)
     uneven = tuple(3 + 5 * step for step in range(steps))
     return [None, *((amount,) * steps for amount in (0, 1, 999)), uneven]
 

@@ -32,11 +32,9 @@ def test_weights_and_images_go_to_the_device(pixels_in: bool):
     opened = _open(pixels_in=pixels_in)
     runner = PytorchRunner(
         opened._module,
-        opened.recipe,
+        opened.card,
         name="m",
         path=CHECKPOINT,
-        config=opened.config,
-        preprocessing=opened.preprocessing,
         pixels_in=pixels_in,
         device="meta",
     )

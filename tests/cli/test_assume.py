@@ -60,13 +60,13 @@ def test_inspect_shows_what_was_assumed(plain: tuple[Path, torch.nn.Module], cap
     path, _ = plain
     done = run(capsys, "inspect", path, "--json", "-")
     document = json.loads(done.out)
-    found = {one["key"]: (one["value"], one["why"]) for one in document["assumptions"]}
+    found = {one["key"]: (one["value"], one["why"]) for one in document["card"]["assumptions"]}
     assert found["heads"] == ("1", "width / 64")
     assert found["act"] == ("gelu", "the usual")
     assert "Prove it with export --against" in " ".join(done.err.split())
     said = json.loads(run(capsys, "inspect", path, *SAID, "--json", "-").out)
-    assert said["architecture"]["norm_placement"] == "res_post"
-    assert said["preprocessing"]["mean"] == [0.5, 0.5, 0.5]
+    assert said["card"]["architecture"]["norm_placement"] == "res_post"
+    assert said["card"]["preprocessing"]["mean"] == [0.5, 0.5, 0.5]
 
 
 @pytest.mark.parametrize("command", ["infer", "visualize"])
@@ -91,10 +91,10 @@ def test_averaged_weights_and_weights_beside_the_vit(tmp_path: Path, capsys: pyt
     }
     torch.save(held, tmp_path / "model_best.pth.tar")
     document = json.loads(run(capsys, "inspect", tmp_path / "model_best.pth.tar", "--json", "-").out)
-    assert document["architecture"]["num_classes"] == 5
+    assert document["card"]["architecture"]["num_classes"] == 5
     done = run(capsys, "export", tmp_path / "model_best.pth.tar", "--ema", "--ignore-extra", "--no-verify")
     assert done.code == 0, done.err
     assert "warning: the averaged weights under 'state_dict_ema' are read" in done.err
     assert "warning: left out, since they are no part of the ViT: neck.weight" in done.err
     made = json.loads(run(capsys, "inspect", tmp_path / "model_best.onnx", "--json", "-").out)
-    assert made["architecture"]["num_classes"] == 3
+    assert made["card"]["architecture"]["num_classes"] == 3

@@ -25,7 +25,8 @@ from tmdeploy.backends.facts import RunnerFacts
 from tmdeploy.bench import memory
 from tmdeploy.bench import run as bench_run
 from tmdeploy.bench.timing import measure
-from tmdeploy.card.metadata import METADATA_KEY, ArtifactMetadata, parse
+from tmdeploy.card.metadata import METADATA_KEY, parse
+from tmdeploy.card.recipe import Recipe
 from tmdeploy.tensorrt.record.sidecar import Tensor
 
 CHECKPOINT = EXAMPLES / "digits_tome.pt"
@@ -66,19 +67,13 @@ def engine(digits_onnx: Path, tmp_path: Path) -> Engine:
     model = parse(properties[METADATA_KEY], path=str(digits_onnx))
 
     def make(name: str, *, unmerged: bool = False, more_inputs: tuple[Tensor, ...] = (), **changes: object) -> Path:
-        metadata = model.model_copy(update=_without_steps() if unmerged else {})
-        images = Tensor(name="images", type="float", shape=(-1, 3, *model.preprocessing.image_size))
+        bare = {"card": model.card.replace(recipe=Recipe(method="none")), "schedule_input": None, "steps": ()}
+        metadata = model.model_copy(update=bare if unmerged else {})
+        images = Tensor(name="images", type="float", shape=(-1, 3, *model.card.preprocessing.image_size))
         fields = {"inputs": (images, *more_inputs), "model": metadata, "precision": "fp32", **changes}
         return fake_engine(tmp_path, name, **fields)
 
     return make
-
-
-def _without_steps() -> dict[str, object]:
-    plain = ArtifactMetadata.model_fields
-    return {
-        name: plain[name].get_default() for name in ("schedule_kind", "layers", "schedule", "runtime_schedule", "steps")
-    } | {"method": "none"}
 
 
 def _report(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict:

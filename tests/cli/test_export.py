@@ -17,7 +17,7 @@ def test_export_alone_suffices_for_tmdeploys_own_checkpoint(tmp_path: Path, caps
     assert (done.code, done.err) == (0, "")
     assert "plans equal" in done.out
     document = json.loads(report.read_text())
-    assert document["schema"] == "tmdeploy.export/1"
+    assert document["schema"] == "tmdeploy.export/2"
     assert document["metadata"]["schedule"] == [8] * 6
     assert document["verification"]["divergent"] == 0
     assert onnxruntime.InferenceSession(output).get_inputs()[0].shape == ["batch", 3, 32, 32]

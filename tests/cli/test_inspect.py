@@ -12,7 +12,7 @@ from tests.conftest import EXAMPLES
 def test_an_exported_file(digits_onnx: Path, capsys: pytest.CaptureFixture[str]):
     done = run(capsys, "inspect", digits_onnx, "--json", "-")
     document = json.loads(done.out)
-    assert document["schema"] == "tmdeploy.inspect/1"
+    assert document["schema"] == "tmdeploy.inspect/2"
     assert document["inputs"][1] == {"name": "r", "type": "int64", "shape": [6], "optional": True}
     assert [row["tokens_out"] for row in document["blocks"]] == [57, 49, 41, 33, 25, 17]
     assert document["ops"]["tmdeploy::TokenMatch"] == 6
@@ -23,8 +23,8 @@ def test_an_exported_file(digits_onnx: Path, capsys: pytest.CaptureFixture[str])
 
 def test_a_checkpoint(capsys: pytest.CaptureFixture[str]):
     document = json.loads(run(capsys, "inspect", EXAMPLES / "digits_tome.pt", "--json", "-").out)
-    assert (document["kind"], document["recipe"]["method"]) == ("checkpoint", "tome")
-    assert document["architecture"]["width"] == 96
+    assert (document["kind"], document["card"]["recipe"]["method"]) == ("checkpoint", "tome")
+    assert document["card"]["architecture"]["width"] == 96
 
 
 def test_a_file_that_merges_nothing_saves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tmdeploy.card.metadata import Preprocessing
+from tmdeploy.card.preprocessing import Preprocessing
 from tmdeploy.data.images import ImageReader, find_images, is_among, nothing_readable, random_images, told_apart
 from tmdeploy.errors import DataError
 

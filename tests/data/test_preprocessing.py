@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tmdeploy.card.metadata import Preprocessing
+from tmdeploy.card.preprocessing import Preprocessing
 from tmdeploy.data.preprocessing import normalise, pixels, resized_size
 
 

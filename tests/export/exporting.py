@@ -7,7 +7,7 @@ from pathlib import Path
 import onnxruntime
 from torch import nn
 
-from tmdeploy.card.metadata import Preprocessing
+from tmdeploy.card.preprocessing import Preprocessing
 from tmdeploy.export import ExportRequest, export_checkpoint
 from tmdeploy.models.checkpoint import save_checkpoint
 from tmdeploy.models.vit import VisionTransformer

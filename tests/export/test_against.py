@@ -16,7 +16,7 @@ from tests.cli.running import run
 from tests.conftest import EXAMPLES
 from tests.export.exporting import save_tiny
 from tests.vits import tiny_images, tiny_vit
-from tmdeploy.card.metadata import ProofRecord
+from tmdeploy.card.card import ProofRecord
 from tmdeploy.errors import DataError, EnvironmentMissing, ExportError, UsageError
 from tmdeploy.export import ExportRequest, export_checkpoint
 from tmdeploy.export.against import prove
@@ -41,7 +41,7 @@ def _export(checkpoint: Path, against: object, **request: object):
 def _prove(checkpoint: Path, against: object, *, method: str | None = None, num_heads: int | None = None):
     """What `_export` does before it writes anything."""
     loaded = load_checkpoint(checkpoint, num_heads=num_heads)
-    module = tmdeploy.patch(build_model(loaded), method or loaded.recipe)
+    module = tmdeploy.patch(build_model(loaded), method or loaded.card.recipe)
     return prove(against, module, loaded, originals=lambda: torch.load(checkpoint, weights_only=True))
 
 
@@ -249,7 +249,7 @@ def test_a_module_of_the_current_directory_and_what_the_file_says(user: Path, ca
     document = json.loads(done.out)  # JSON alone
     assert "code of the user's" in done.err
     assert document["proved_against"].startswith("your module users_model:build, unmerged: 24 normalised images, error")
-    proof = inspect_onnx(Path("x.onnx")).metadata.proof
+    proof = inspect_onnx(Path("x.onnx")).card.proof
     assert proof == ProofRecord.model_validate(document["metadata"]["proof"])
     assert (proof.kind, proof.weights, proof.images, proof.top1_differing) == ("module", "checkpoint", 24, 0)
     assert proof.error <= proof.limit < 1e-2  # in float32: the file's precision is another matter

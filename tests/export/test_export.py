@@ -111,7 +111,7 @@ def test_step_tensors_are_in_the_graph_under_their_recorded_names(tmp_path: Path
             proto = onnx.load(tmp_path / "tiny.onnx")
             metadata = parse(_metadata(proto), path="tiny.onnx")
             present = {output for node in proto.graph.node for output in node.output}
-            assert [step.block for step in metadata.steps] == list(metadata.layers)
+            assert [step.block for step in metadata.steps] == list(metadata.card.reduction.layers)
             for step in metadata.steps:
                 recorded = step.model_dump()
                 for key in ("map", "index", "signal", "metric", "x_in", "x_out", "size_in", "size_out"):
@@ -151,12 +151,13 @@ def test_metadata_describes_the_file(tmp_path: Path):
     export_module(_patched("evit"), tmp_path, opset=19)
     proto = onnx.load(tmp_path / "tiny.onnx")
     metadata = parse(_metadata(proto), path="tiny.onnx")
-    assert metadata.method == "evit"
-    assert (metadata.layers, metadata.schedule_kind) == ((1, 2), "keep")
-    assert metadata.schedule == (45, 33)  # ceil(0.7 * 64), ceil(0.7 * (45 + 1))
-    assert metadata.class_names == tuple("abcdefghij")
-    assert metadata.source_name == "tiny.pt"
-    assert (metadata.opset, metadata.preprocessing.image_size) == (19, (64, 64))
+    card, recipe = metadata.card, metadata.card.reduction
+    assert recipe.method == "evit"
+    assert (recipe.layers, card.schedule_kind, metadata.schedule_input) == ((1, 2), "keep", "keep")
+    assert recipe.amounts == (45, 33)  # ceil(0.7 * 64), ceil(0.7 * (45 + 1))
+    assert card.class_names == tuple("abcdefghij")
+    assert card.source_name == "tiny.pt"
+    assert (metadata.opset, card.preprocessing.image_size) == (19, (64, 64))
     assert [(step.tokens_in, step.tokens_out) for step in metadata.steps] == [(65, 47), (47, 35)]
     text = json.dumps([(entry.key, entry.value) for node in proto.graph.node for entry in node.metadata_props])
     assert text == "[]"  # no stack traces with paths of this machine
@@ -168,9 +169,9 @@ def test_command_line_overrides_the_checkpoints_recipe(tmp_path: Path):
     output = tmp_path / "out.onnx"
     request = {"checkpoint": checkpoint, "output": output, "verify": False}
     result = export_checkpoint(ExportRequest(**request, r="4:0"))
-    assert result.metadata.schedule == (4, 2, 1, 0)
+    assert result.metadata.card.reduction.amounts == (4, 2, 1, 0)
     result = export_checkpoint(ExportRequest(**request, method="none"))
-    assert (result.metadata.method, result.metadata.steps) == ("none", ())
+    assert (result.metadata.card.reduction.method, result.metadata.steps) == ("none", ())
     with pytest.raises(UsageError, match="takes no --keep"):
         export_checkpoint(ExportRequest(**request, keep="0.5"))
 
@@ -185,7 +186,7 @@ def test_python_takes_numbers_and_paths_as_text(tmp_path: Path):
         ({"method": "topk", "layers": "2", "keep": "20"}, {"method": "topk", "layers": range(2, 3), "keep": [20]}),
     ):
         ours, theirs = (export_checkpoint(ExportRequest(**request, **how, verify=False)) for how in (given, typed))
-        assert (ours.metadata.layers, ours.metadata.schedule) == (theirs.metadata.layers, theirs.metadata.schedule)
+        assert ours.card.recipe == theirs.card.recipe
     assert ours.path == tmp_path / "out.onnx"
 
 

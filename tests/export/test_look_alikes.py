@@ -20,7 +20,7 @@ from torch import nn
 
 import tmdeploy
 from tests.models.weights import randomise
-from tmdeploy.card.metadata import ProofRecord
+from tmdeploy.card.card import ProofRecord
 from tmdeploy.errors import CheckpointError, ExportError
 from tmdeploy.export.against import prove
 from tmdeploy.models.checkpoint import LoadedCheckpoint, build_model, load_checkpoint

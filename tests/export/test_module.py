@@ -16,8 +16,8 @@ from tests.cli.running import run
 from tests.export.exporting import open_session
 from tests.vits import tiny_images, tiny_vit
 from tmdeploy.card.arch import VitConfig
-from tmdeploy.card.facts import ModelFacts, read_config
-from tmdeploy.card.metadata import Preprocessing
+from tmdeploy.card.facts import ModelFacts
+from tmdeploy.card.preprocessing import Preprocessing
 from tmdeploy.errors import ExportError, UnsupportedModel, UsageError
 from tmdeploy.models.checkpoint import load_model, save_checkpoint
 from tmdeploy.patching import reduction_of, unpatch
@@ -77,20 +77,20 @@ def test_a_timm_model_that_is_of_our_family(timm: ModuleType, tmp_path: Path):
         np.testing.assert_allclose(_run(result.path, images), model.eval()(images), atol=1e-4)
         reduction_of(model).set_schedule([0, 0, 3])
         np.testing.assert_allclose(_run(result.path, images, r=[0, 0, 3]), model(images), atol=1e-4)
-    metadata, config = result.metadata, read_config(result.metadata.architecture)
+    card, config = result.metadata.card, result.metadata.card.architecture
     assert isinstance(config, VitConfig)
     assert (config.heads, config.mlp_width, config.num_classes, config.grid) == (3, 192, 7, (8, 8))
     # what timm states of DeiT
-    assert (metadata.preprocessing.mean, metadata.preprocessing.crop_pct) == ((0.485, 0.456, 0.406), 0.9)
-    assert metadata.proof is not None
-    assert (metadata.proof.kind, metadata.proof.name, metadata.proof.images) == ("module", "VisionTransformer", 3)
+    assert (card.preprocessing.mean, card.preprocessing.crop_pct) == ((0.485, 0.456, 0.406), 0.9)
+    assert card.proof is not None
+    assert (card.proof.kind, card.proof.name, card.proof.images) == ("module", "VisionTransformer", 3)
     assert result.verification is not None
     assert result.verification.compared == 3 * 2 * 3  # images, batch sizes, schedules
 
     # the same model as a checkpoint
     save_checkpoint(tmp_path / "model.pt", model, recipe=reduction_of(model).recipe)
     ours, loaded = load_model(tmp_path / "model.pt")
-    assert loaded.preprocessing == metadata.preprocessing
+    assert loaded.card.preprocessing == card.preprocessing
     torch.testing.assert_close(ours(images), unpatch(model)(images), atol=1e-5, rtol=1e-5)
 
 
@@ -104,7 +104,7 @@ def test_a_module_of_the_users_own(tmp_path: Path):
     result = tmdeploy.export(
         model, path, preprocessing=PIXELS, with_preprocessing=True, extra_output=["plan", "size"], name="mine"
     )
-    config = read_config(result.metadata.architecture)
+    config = result.metadata.card.architecture
     assert isinstance(config, ModelFacts)
     assert config.model_dump() == {
         "module": f"{Mine.__module__}.Mine",
@@ -148,7 +148,7 @@ def test_every_command_takes_the_file(timm: ModuleType, tmp_path: Path, capsys: 
 
     model = tmdeploy.patch(_timm(timm, qk_norm=True), "topk", layers=[1, 2])
     path = tmp_path / "qk.onnx"
-    assert isinstance(read_config(tmdeploy.export(model, path).metadata.architecture), ModelFacts)
+    assert isinstance(tmdeploy.export(model, path).metadata.card.architecture, ModelFacts)
     photo = tmp_path / "photo.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 80, 3), dtype=np.uint8)).save(photo)
     for command, said in (

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.tensorrt.engines import engine_file, full_bytes
 from tests.vits import tiny_vit
-from tmdeploy.card.metadata import Preprocessing
+from tmdeploy.card.preprocessing import Preprocessing
 from tmdeploy.export import ExportRequest, export_checkpoint
 from tmdeploy.graph.onnx_file import read_onnx
 from tmdeploy.models.checkpoint import save_checkpoint

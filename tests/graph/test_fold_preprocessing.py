@@ -5,7 +5,7 @@ from onnx import helper
 
 from tests.graph.models import made, value
 from tests.graph.running import outputs
-from tmdeploy.card.metadata import Preprocessing
+from tmdeploy.card.preprocessing import Preprocessing
 from tmdeploy.graph.fold_preprocessing import FoldPreprocessing
 
 

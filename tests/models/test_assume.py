@@ -1,7 +1,7 @@
 import pytest
 
 from tmdeploy.card.arch import VitConfig
-from tmdeploy.card.metadata import Preprocessing
+from tmdeploy.card.preprocessing import Preprocessing
 from tmdeploy.errors import UsageError
 from tmdeploy.models.assume import Assumed, assumption, assumption_notes
 

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from tests.models.weights import SMALL, small_model, small_weights
 from tmdeploy.backends import backend_for
 from tmdeploy.card.arch import VitConfig
-from tmdeploy.card.metadata import Preprocessing
+from tmdeploy.card.preprocessing import Preprocessing
 from tmdeploy.card.recipe import make_recipe
 from tmdeploy.errors import ArtifactError, CheckpointError, UsageError
 from tmdeploy.models import checkpoint
@@ -34,8 +34,8 @@ def test_tmdeploys_own_file_needs_nothing_else(tmp_path, suffix):
     save_checkpoint(path, model, recipe=recipe, preprocessing=preprocessing, class_names=CLASSES)
     again, loaded = load_model(path)
     assert loaded.config == model.config
-    assert (loaded.recipe, loaded.preprocessing, loaded.class_names) == (recipe, preprocessing, CLASSES)
-    assert (loaded.path, loaded.sha256) == (path, sha256(path))
+    assert (loaded.card.recipe, loaded.card.preprocessing, loaded.card.class_names) == (recipe, preprocessing, CLASSES)
+    assert (loaded.card.source_name, loaded.card.provenance.source_sha256) == (path.name, sha256(path))
     assert not again.training
     images = torch.randn(2, 3, 32, 48)
     assert torch.equal(again(images), model(images))
@@ -47,7 +47,7 @@ def test_the_files_are_as_documented(tmp_path):
     assert held.keys() == {"format", "version", "config", "state_dict"}
     assert (held["format"], held["version"]) == ("tmdeploy", 1)
     assert held["config"].keys() == {"architecture", "recipe", "preprocessing", "class_names"}
-    assert held["config"]["recipe"]["method"] == "tome"
+    assert held["card"]["recipe"]["method"] == "tome"
     save_checkpoint(tmp_path / "a.safetensors", small_model())
     with safe_open(tmp_path / "a.safetensors", framework="pt") as stream:
         assert '"format": "tmdeploy"' in stream.metadata()["tmdeploy"]
@@ -57,9 +57,9 @@ def test_a_patched_model_saves_as_it_is_and_a_loaded_one_can_be_patched(tmp_path
     model = patch(small_model(), RECIPE)
     save_checkpoint(tmp_path / "a.pt", model, recipe=RECIPE)
     again, loaded = load_model(tmp_path / "a.pt")
-    assert loaded.recipe is not None
+    assert loaded.card.recipe is not None
     images = torch.randn(2, 3, 32, 32)
-    assert torch.equal(patch(again, loaded.recipe)(images), model(images))
+    assert torch.equal(patch(again, loaded.card.recipe)(images), model(images))
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -93,9 +93,9 @@ def test_foreign_weights_are_inferred(tmp_path, key):
     torch.save(weights if key is None else {key: weights}, tmp_path / "a.pth")
     model, loaded = load_model(tmp_path / "a.pth")
     assert loaded.config == SMALL.replace(distilled=True)
-    assert loaded.preprocessing.image_size == (32, 32)
+    assert loaded.card.preprocessing.image_size == (32, 32)
     assert any("heads 1 (width / 64)" in note for note in loaded.notes)
-    assert {"heads", "act", "mean"} <= {one.key for one in loaded.assumptions}
+    assert {"heads", "act", "mean"} <= {one.key for one in loaded.card.assumptions}
     assert torch.equal(model.state_dict()["head_dist.weight"], weights["head_dist.weight"])
 
 
@@ -103,7 +103,7 @@ def test_a_named_architecture_brings_its_preprocessing(tmp_path, timm):
     theirs = timm.create_model("vit_tiny_patch16_224").eval()
     torch.save(theirs.state_dict(), tmp_path / "vit.pth")
     model, loaded = load_model(tmp_path / "vit.pth", arch="vit_tiny_patch16_224")
-    assert loaded.preprocessing.mean == (0.5, 0.5, 0.5)
+    assert loaded.card.preprocessing.mean == (0.5, 0.5, 0.5)
     images = torch.randn(1, 3, 224, 224)
     with torch.no_grad():
         torch.testing.assert_close(model(images), theirs(images), rtol=0, atol=1e-5)
@@ -119,7 +119,7 @@ def test_another_image_size_interpolates_positions(tmp_path, own):
     else:
         torch.save(model.state_dict(), path)
     resized, loaded = load_model(path, image_size=48)
-    assert loaded.config.image_size == loaded.preprocessing.image_size == (48, 48)
+    assert loaded.config.image_size == loaded.card.preprocessing.image_size == (48, 48)
     expected = resize_pos_embed(model.pos_embed.detach(), old_grid=(4, 4), new_grid=(6, 6), num_prefix=3)
     assert torch.equal(resized.pos_embed, expected)
     assert resized(torch.zeros(1, 3, 48, 48)).shape == (1, 5)
@@ -281,7 +281,7 @@ def test_positions_can_be_resized_as_the_official_deit_and_evit_do(tmp_path, own
     official = torch.nn.functional.interpolate(grid, size=(3, 3), mode="bicubic", align_corners=False)
     expected = torch.cat([position[:, :1], official.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
     torch.testing.assert_close(resized.pos_embed, expected, rtol=0, atol=0)
-    entry = {one.key: (one.value, one.why) for one in loaded.assumptions}
+    entry = {one.key: (one.value, one.why) for one in loaded.card.assumptions}
     assert entry["pos_embed_resize"] == ("bicubic", "--assume")
     usual, told = load_model(path, image_size=24)
     assert {one.key: one.value for one in told.assumptions}["pos_embed_resize"] == "bicubic_antialias"
@@ -329,9 +329,9 @@ def test_official_names_of_deit_three_are_asked_about(tmp_path, monkeypatch):
 def test_a_description_is_believed_only_where_the_weights_bear_it_out(tmp_path, changes, message):
     save_checkpoint(tmp_path / "a.pt", small_model())
     held = torch.load(tmp_path / "a.pt", weights_only=True)
-    held["config"]["architecture"].update(changes)
+    held["card"]["architecture"].update(changes)
     if "image_size" in changes:
-        held["config"]["preprocessing"]["image_size"] = changes["image_size"]
+        held["card"]["preprocessing"]["image_size"] = changes["image_size"]
     torch.save(held, tmp_path / "a.pt")
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(tmp_path / "a.pt")

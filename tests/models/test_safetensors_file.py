@@ -24,7 +24,7 @@ def test_foreign_weights_load(tmp_path):
     save_file(WEIGHTS, tmp_path / "model.safetensors", metadata={"format": "pt"})
     model, loaded = load_model(tmp_path / "model.safetensors")
     assert torch.equal(model.head.weight, WEIGHTS["head.weight"])
-    assert (loaded.recipe, loaded.class_names) == (None, ())
+    assert (loaded.card.recipe, loaded.card.class_names) == (None, ())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -91,7 +91,7 @@ def test_a_deit_checkpoint_with_its_training_options_loads_without_trust(tmp_pat
     torch.save(held, tmp_path / "checkpoint.pth", **(OLD if old else {}))
     model, loaded = load_model(tmp_path / "checkpoint.pth")
     assert torch.equal(model.norm.bias, WEIGHTS["norm.bias"])
-    assert loaded.recipe is None
+    assert loaded.card.recipe is None
     assert argparse.Namespace not in torch.serialization.get_safe_globals()
 
 
@@ -119,7 +119,7 @@ def test_what_training_frameworks_record_needs_no_trust(tmp_path, old, monkeypat
         torch.save(held, tmp_path / "last.ckpt", **(OLD if old else {}))
     model, loaded = load_model(tmp_path / "last.ckpt")
     assert torch.equal(model.norm.bias, WEIGHTS["norm.bias"])
-    assert loaded.recipe is None
+    assert loaded.card.recipe is None
     assert AttributeDict.__module__ not in sys.modules
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.deit_s import make_checkpoint
 from tmdeploy.backends.onnxruntime.runner import OnnxRuntimeRunner
-from tmdeploy.card.metadata import Preprocessing
+from tmdeploy.card.preprocessing import Preprocessing
 from tmdeploy.data.images import random_images
 from tmdeploy.export import ExportRequest, export_checkpoint
 from tmdeploy.native import library

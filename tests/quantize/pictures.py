@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tmdeploy.card.metadata import Preprocessing
+from tmdeploy.card.preprocessing import Preprocessing
 from tmdeploy.data.images import random_images
 from tmdeploy.quantize import QuantizeReport, QuantizeRequest, quantize
 

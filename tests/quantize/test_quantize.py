@@ -10,7 +10,7 @@ from onnx import TensorProto, numpy_helper
 from tests.quantize.pictures import quantized, write_pictures
 from tests.tensorrt.conftest import Exported
 from tmdeploy.backends import open_runner
-from tmdeploy.card.metadata import Preprocessing
+from tmdeploy.card.preprocessing import Preprocessing
 from tmdeploy.data.images import random_images
 from tmdeploy.errors import ArtifactError, DataError, UsageError
 from tmdeploy.graph.onnx_file import read_onnx
@@ -154,7 +154,7 @@ def _calibration(path: Path, pictures: Path) -> list[np.ndarray]:
     metadata = read_onnx(path)[1]
     assert metadata is not None
     chosen = split_images([pictures], [], images=6, eval_images=512, seed=0).calibration
-    return [batch.images for batch in ImageReader(chosen, metadata.preprocessing).batches(3)]
+    return [batch.images for batch in ImageReader(chosen, metadata.card.preprocessing).batches(3)]
 
 
 def _digest(path: Path, pictures: Path) -> str:

@@ -263,4 +263,4 @@ def test_an_interrupted_rebuild_keeps_the_old_engine(exported: Exported, tmp_pat
     with pytest.raises((ExportError, ArtifactError, UsageError)):
         _build(exported("tome"), tmp_path, precision="bf16", target_sm=("sm_75",))
     assert (result.path.read_bytes(), sidecar_path(result.path).read_text()) == before
-    assert json.loads(before[1])["schema"] == "tmdeploy.engine/1"
+    assert json.loads(before[1])["schema"] == "tmdeploy.engine/2"

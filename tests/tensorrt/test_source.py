@@ -127,5 +127,5 @@ def test_models_of_other_inputs(changes: dict, message: str):
 def test_a_good_file_is_read(tome: Path):
     model, metadata = load_source(tome)
     assert metadata is not None
-    assert metadata.method == "tome"
+    assert metadata.card.reduction.method == "tome"
     assert fixed_images(model, tome).name == "images"  # r has a default, so it is no second input

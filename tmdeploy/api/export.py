@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
     from typing_extensions import Unpack
 
-    from tmdeploy.card.metadata import Preprocessing
+    from tmdeploy.card.preprocessing import Preprocessing
     from tmdeploy.graph.base import Pass
     from tmdeploy.report.schemas.export import ExportResult
 

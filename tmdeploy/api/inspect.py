@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tmdeploy.api.arguments import Amounts, Checkpoint, FilePath
-from tmdeploy.api.schedules import Asked, amounts_of, asked_for, described, one_of
+from tmdeploy.api.schedules import Asked, Reducer, amounts_of, asked_for, one_of
 from tmdeploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -78,9 +78,8 @@ def _times(engine: Path, batch: int | None, asked: Asked | None, iterations: int
     amounts = None
     if asked is not None:
         record = read_sidecar(engine)
-        if record.model is None:
+        if record.card is None:
             raise UsageError(f"{engine} carries no tmdeploy metadata, so it takes no {asked.option}")
-        metadata = record.model.model_copy(update={"runtime_schedule": record.schedule is not None})
-        amounts = amounts_of(asked, described(str(engine), metadata))
+        amounts = amounts_of(asked, Reducer(str(engine), record.card, fixed=record.schedule is None))
     request = TimesRequest(batch, amounts)
     return request if iterations is None else replace(request, iterations=iterations)

@@ -11,8 +11,7 @@ from tmdeploy.errors import UsageError
 
 if TYPE_CHECKING:
     from tmdeploy.backends import Runner
-    from tmdeploy.card.metadata import ArtifactMetadata
-    from tmdeploy.card.recipe import Recipe
+    from tmdeploy.card.card import ModelCard
 
 Several = Amounts | Sequence[Amounts]
 
@@ -29,14 +28,11 @@ class Asked(NamedTuple):
 
 
 class Reducer(NamedTuple):
-    """A model as far as its schedule goes: its recipe (none: a foreign file), tokens and blocks."""
+    """A model as far as its schedule goes: its card (none: a foreign file), and whether it takes no other schedule."""
 
     name: str
-    recipe: Recipe | None
-    tokens: int
-    prefix: int
-    depth: int
-    fixed: bool = False  # it takes no other schedule
+    card: ModelCard | None
+    fixed: bool
 
 
 def asked_for(r: Several | None, keep: Several | None, schedule: Several | None) -> tuple[Asked, ...]:
@@ -63,25 +59,8 @@ def one_of(asked: Sequence[Asked]) -> Asked | None:
 
 def reducer(runner: Runner) -> Reducer:
     """An opened model."""
-    if runner.metadata is not None:
-        return described(runner.name, runner.metadata)
-    from tmdeploy.backends.pairing import recipe_of
-    from tmdeploy.card.arch import VitConfig
-
-    config = getattr(runner, "config", None)  # of a checkpoint
-    if not isinstance(config, VitConfig):
-        return Reducer(runner.name, None, 0, 0, 0)
-    return Reducer(runner.name, recipe_of(runner), config.tokens, config.num_prefix, config.depth)
-
-
-def described(name: str, metadata: ArtifactMetadata) -> Reducer:
-    """A model by what its file says."""
-    from tmdeploy.card.facts import read_config
-    from tmdeploy.card.recipe import Recipe
-
-    config = read_config(metadata.architecture)
-    fixed = not metadata.runtime_schedule
-    return Reducer(name, Recipe.of(metadata), config.tokens, config.num_prefix, config.depth, fixed)
+    fixed = runner.metadata is not None and runner.metadata.schedule_input is None
+    return Reducer(runner.name, runner.card, fixed)
 
 
 def check_fits(asked: Asked, model: Reducer) -> None:
@@ -92,9 +71,9 @@ def check_fits(asked: Asked, model: Reducer) -> None:
     """
     from tmdeploy.card.recipe import check_option
 
-    if model.recipe is None or not model.recipe.layers:
+    if model.card is None or not model.card.reduces:
         raise UsageError(f"{model.name} reduces no tokens, so it takes no {asked.option}", remedy="Leave it out")
-    check_option(model.recipe.spec, asked.option)
+    check_option(model.card.reduction.spec, asked.option)
     if model.fixed:
         raise UsageError(
             f"{model.name} has a fixed schedule, so it takes no {asked.option}",
@@ -111,11 +90,9 @@ def amounts_of(asked: Asked | None, model: Reducer, tell: Callable[[str], None] 
     if asked is None:
         return None
     check_fits(asked, model)
-    assert model.recipe is not None  # noqa: S101 - it fits
-    amounts = model.recipe.parse(asked.text, asked.option, tokens=model.tokens, prefix=model.prefix)
-    for remark in model.recipe.remarks(
-        tokens=model.tokens, prefix=model.prefix, depth=model.depth, amounts=amounts, text=asked.text
-    ):
+    assert model.card is not None  # noqa: S101 - it fits
+    amounts = model.card.parse_schedule(asked.text, asked.option)
+    for remark in model.card.remarks(amounts, asked.text):
         tell(f"{model.name}: {remark}")
     return amounts
 

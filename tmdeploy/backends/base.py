@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from tmdeploy.backends.engine import Engine
 from tmdeploy.backends.facts import RunnerFacts
-from tmdeploy.card.metadata import ArtifactMetadata, Preprocessing
+from tmdeploy.card.card import ModelCard
+from tmdeploy.card.metadata import ArtifactMetadata
+from tmdeploy.card.preprocessing import Preprocessing
 from tmdeploy.errors import ArtifactError, DataError, EnvironmentMissing, UsageError
 from tmdeploy.extensions import Table
 from tmdeploy.models.content import CHECKPOINT_SUFFIXES
@@ -96,6 +98,7 @@ class Runner(Protocol):
         path: Of the file.
         facts: What computes it, and how; known once it is open, and still when it is closed.
         metadata: Of an exported file; None for a checkpoint and a file of other origin.
+        card: What the model is; None for a file of other origin.
         preprocessing: How pixels become its input.
         pixels_in: Whether it takes uint8 pixels.
         class_names: One a class, or none.
@@ -111,6 +114,7 @@ class Runner(Protocol):
     path: Path
     facts: RunnerFacts
     metadata: ArtifactMetadata | None
+    card: ModelCard | None
     preprocessing: Preprocessing
     pixels_in: bool
     class_names: tuple[str, ...]

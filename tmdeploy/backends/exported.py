@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tmdeploy.backends.base import Array, IntArray, StepTrace, Trace
-from tmdeploy.card.metadata import ArtifactMetadata, Preprocessing, StepRecord
+from tmdeploy.card.metadata import ArtifactMetadata, StepRecord
+from tmdeploy.card.preprocessing import Preprocessing
 from tmdeploy.errors import ArtifactError, UsageError
 from tmdeploy.system.boundary import library_call
 
@@ -26,7 +27,7 @@ def preprocessing_of(metadata: ArtifactMetadata | None, path: Path, height: obje
         ArtifactError: There are no images of that size.
     """
     if metadata is not None:
-        return metadata.preprocessing
+        return metadata.card.preprocessing
     if isinstance(height, int) and isinstance(width, int):
         with library_call(path, f"takes images of {height} x {width} pixels", told=lambda _: ""):
             return Preprocessing(image_size=(height, width))
@@ -39,15 +40,16 @@ def schedule_input(metadata: ArtifactMetadata | None, name: str, schedule: Seque
     Raises:
         UsageError: The file takes none, or not this one.
     """
-    if metadata is None or metadata.schedule_kind is None:
+    if metadata is None or not metadata.card.reduces:
         raise UsageError(f"{name} reduces no tokens, so it takes no schedule")
-    if not metadata.runtime_schedule:
+    if metadata.schedule_input is None:
         raise UsageError(f"{name} was exported with a fixed schedule", remedy="Export it with --runtime-r to change it")
-    if len(schedule) != len(metadata.layers):
-        raise UsageError(f"{len(schedule)} amounts for {len(metadata.layers)} reduction steps of {name}")
+    steps = len(metadata.card.reduction.layers)
+    if len(schedule) != steps:
+        raise UsageError(f"{len(schedule)} amounts for {steps} reduction steps of {name}")
     if min(schedule) < 0:
-        raise UsageError(f"{metadata.schedule_kind} is {min(schedule)}; it cannot be negative")
-    return metadata.schedule_kind
+        raise UsageError(f"{metadata.schedule_input} is {min(schedule)}; it cannot be negative")
+    return metadata.schedule_input
 
 
 def named_tensors(step: StepRecord, *, tensors: bool) -> list[tuple[str, str]]:

@@ -66,6 +66,7 @@ class OpenvinoRunner(Runner):
         start = perf_counter()
         self._core = Core(path, threads=threads, native=native, precision=precision)
         proto, self.metadata = read_onnx(path, model)
+        self.card = None if self.metadata is None else self.metadata.card
         if not proto.graph.output:
             raise ArtifactError("computes nothing", path=path, remedy="Export it again")
         self._logits = proto.graph.output[0].name
@@ -76,14 +77,14 @@ class OpenvinoRunner(Runner):
         self.pixels_in = self._dtype == np.uint8
         height, width = self._shape[1:3] if self.pixels_in else self._shape[2:]
         self.preprocessing = preprocessing_of(self.metadata, path, height, width)
-        self.class_names = self.metadata.class_names if self.metadata is not None else ()
+        self.class_names = self.card.class_names if self.card is not None else ()
         self.facts = RunnerFacts(
             backend="openvino",
             version=self._core.version,
             precision=self._precision_name(),
             threads=threads,
             native=self._core.library is not None,
-            method=self.metadata.method if self.metadata is not None else "",
+            method=self.card.reduction.method if self.card is not None else "",
             lowering=self._lowering(self.metadata) if self.metadata is not None else "",
             in_reports={"device": "CPU"},
         )
@@ -134,7 +135,7 @@ class OpenvinoRunner(Runner):
     def schedule_length(self) -> int:
         """Reduction steps whose amount a caller can override; 0 when the schedule is fixed."""
         metadata = self.metadata
-        return len(metadata.layers) if metadata is not None and metadata.runtime_schedule else 0
+        return len(metadata.card.reduction.layers) if metadata is not None and metadata.schedule_input else 0
 
     def _precision_name(self) -> str:
         if self._precision != "f32":
@@ -197,7 +198,7 @@ class OpenvinoRunner(Runner):
             proto, _ = read_onnx(self.path, self._bytes)
             assert self.metadata is not None  # noqa: S101 - trace and schedule_input refused
             passes: list[Pass[onnx.ModelProto]] = [StepOutputs(self.metadata)] if traced else []
-            passes += [RequireInput(str(self.metadata.schedule_kind))] if scheduled else []  # else it is a constant
+            passes += [RequireInput(str(self.metadata.schedule_input))] if scheduled else []  # else it is a constant
             proto, _ = run_passes(proto, passes)
             self._requests[key] = self._core.compile(proto).create_infer_request()
         return self._requests[key]
@@ -292,8 +293,8 @@ class OpenvinoPart:
     """
 
     def __init__(self, core: Core, proto: onnx.ModelProto, metadata: ArtifactMetadata | None) -> None:
-        if metadata is not None and metadata.runtime_schedule:
-            proto, _ = run_pass(proto, RequireInput(str(metadata.schedule_kind)))
+        if metadata is not None and metadata.schedule_input is not None:
+            proto, _ = run_pass(proto, RequireInput(metadata.schedule_input))
         compiled = core.compile(proto)
         self._path = core.path
         self._request = compiled.create_infer_request()

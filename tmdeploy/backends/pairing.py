@@ -11,8 +11,7 @@ import numpy as np
 
 from tmdeploy.backends.base import Runner, backend_for, open_runner
 from tmdeploy.backends.options import CheckpointOptions
-from tmdeploy.card.metadata import Preprocessing
-from tmdeploy.card.recipe import Recipe
+from tmdeploy.card.preprocessing import Preprocessing
 from tmdeploy.data.images import ImageReader, find_images, random_images
 from tmdeploy.data.labels import folders_in_order, labels_of
 from tmdeploy.data.samples import ImageFiles, Samples, Source, counted
@@ -70,19 +69,21 @@ def options_like(exported: Sequence[Runner], given: CheckpointOptions) -> Checkp
         exported: Opened files.
         given: What the user said, which wins.
     """
-    exporter = next((runner for runner in exported if runner.metadata is not None), None)
-    if exporter is None or exporter.metadata is None:
+    metadata = next((runner.metadata for runner in exported if runner.metadata is not None), None)
+    if metadata is None:
         return given
-    height, width = exporter.metadata.preprocessing.image_size
+    config = metadata.card.architecture
+    height, width = config.image_size
     said = Assumed.parse(given.assume, num_heads=given.num_heads)
-    stated = {} if given.arch is not None else exporter.metadata.architecture
-    unsaid = [key for key in COMPUTE_KEYS if key in stated and getattr(said, key) is None]
+    # a file of an older version may not state all, and what it does not is no more than a default
+    stated = {} if given.arch is not None else config.model_dump(include=config.model_fields_set)
+    unsaid = [key for key in COMPUTE_KEYS if stated.get(key) is not None and getattr(said, key) is None]
     return replace(
         given,
-        recipe=given.recipe or recipe_of(exporter),
+        recipe=given.recipe or metadata.card.recipe,
         assume=(*given.assume, *(f"{key}={stated[key]}" for key in unsaid)),
         image_size=given.image_size or (height if height == width else None),
-        pixels_in=exporter.metadata.preprocessing_in_graph,
+        pixels_in=metadata.preprocessing_in_graph,
     )
 
 
@@ -147,7 +148,7 @@ def image_labels(paths: Sequence[Path], runner: Runner) -> tuple[dict[Path, int]
     Returns:
         By path, and what a report should say about them, to be put behind where the images are from.
     """
-    classes = classes_of(runner)
+    classes = None if runner.card is None else runner.card.num_classes
     if classes == 0:  # features: the place of the largest is no class
         return dict.fromkeys(paths, -1), ""
     names = runner.class_names if classes is None or len(runner.class_names) == classes else ()
@@ -155,21 +156,3 @@ def image_labels(paths: Sequence[Path], runner: Runner) -> tuple[dict[Path, int]
     ordered = folders_in_order(paths, class_names=names, num_classes=classes)
     said = f" (classes: its {len(ordered)} folders in sorted order)" if ordered else ""
     return {path: -1 if label is None else label for path, label in zip(paths, known, strict=True)}, said
-
-
-def recipe_of(runner: Runner) -> Recipe | None:
-    """Method and schedule of a model; None for a foreign file."""
-    metadata = runner.metadata
-    if metadata is not None:
-        return Recipe.of(metadata)
-    recipe = getattr(runner, "recipe", None)
-    return recipe if isinstance(recipe, Recipe) else None
-
-
-def classes_of(runner: Runner) -> int | None:
-    """How many classes a model says it has: 0 without a classifier; None where a foreign file says nothing."""
-    if runner.metadata is not None:
-        classes = runner.metadata.architecture.get("num_classes")
-    else:
-        classes = getattr(getattr(runner, "config", None), "num_classes", None)  # a checkpoint
-    return classes if isinstance(classes, int) else None

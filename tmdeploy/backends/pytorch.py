@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from tmdeploy.backends.base import Array, IntArray, Runner, StepTrace, Trace, check_not_empty
 from tmdeploy.backends.facts import RunnerFacts
-from tmdeploy.card.metadata import ArtifactMetadata, Preprocessing
+from tmdeploy.card.card import ModelCard
+from tmdeploy.card.metadata import ArtifactMetadata
 from tmdeploy.card.recipe import Recipe
 from tmdeploy.errors import EnvironmentMissing, UsageError
 from tmdeploy.lazy import require
@@ -20,7 +21,6 @@ from tmdeploy.lazy import require
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from tmdeploy.card.facts import AnyConfig
     from tmdeploy.patching.step import StepTensors
 
 _PRECISIONS = {"torch.float32": "fp32", "torch.float16": "fp16", "torch.bfloat16": "bf16", "torch.float64": "fp64"}
@@ -30,10 +30,9 @@ class PytorchRunner(Runner):
     """A patched module behind the runner protocol; see `backends.base.Runner`.
 
     Attributes:
-        recipe: Method and schedule it was patched with.
-        config: Its architecture.
-        preprocessing: From the checkpoint.
-        class_names: From the checkpoint.
+        card: Of the checkpoint, with the method and schedule that it was patched with.
+        preprocessing: From the card.
+        class_names: From the card.
         load_seconds: Reading and building.
         compute_seconds: Of the last `infer` on a GPU: the module alone, by CUDA events around it.
     """
@@ -43,13 +42,10 @@ class PytorchRunner(Runner):
     def __init__(
         self,
         module: nn.Module,
-        recipe: Recipe,
+        card: ModelCard,
         *,
         name: str,
         path: Path,
-        config: AnyConfig,
-        preprocessing: Preprocessing,
-        class_names: tuple[str, ...] = (),
         threads: int | None = None,
         pixels_in: bool = False,
         device: str = "cpu",
@@ -58,8 +54,9 @@ class PytorchRunner(Runner):
         self._torch: Any = require("torch", purpose="running a checkpoint")
         from tmdeploy.patching import reduction_of
 
-        self.name, self.path, self.recipe, self.config = name, path, recipe, config
-        self.preprocessing, self.class_names = preprocessing, class_names
+        self.name, self.path = name, path
+        self.card: ModelCard | None = card
+        self._card, self.preprocessing, self.class_names = card, card.preprocessing, card.class_names
         self.load_seconds = 0.0
         self.notes = notes
         self.pixels_in = pixels_in
@@ -73,7 +70,7 @@ class PytorchRunner(Runner):
             device=device,
             precision=_PRECISIONS.get(dtype, dtype),
             threads=threads or self._torch.get_num_threads(),
-            method=recipe.method,
+            method=card.reduction.method,
             in_reports={"mode": "eager, scaled_dot_product_attention"},
         )
 
@@ -141,8 +138,8 @@ class _Running:
     def __enter__(self) -> None:
         runner, torch = self._runner, self._runner._torch
         self._threads_before = torch.get_num_threads()
-        amounts = runner.recipe.amounts if self._schedule is None else tuple(self._schedule)
-        runner.recipe.steps(runner.config.tokens, runner.config.num_prefix, amounts)  # refuses what cannot be meant
+        amounts = runner._card.reduction.amounts if self._schedule is None else tuple(self._schedule)
+        runner._card.steps(amounts)  # refuses what cannot be meant
         runner._state.set_schedule(amounts)
         if runner._threads is not None and runner._threads != self._threads_before:
             torch.set_num_threads(runner._threads)
@@ -214,16 +211,13 @@ def open_runner(
         trust_checkpoint=trust_checkpoint,
         method=None if recipe is None else recipe.spec,
     )
-    chosen = recipe or loaded.recipe or Recipe(method="none")
-    module = patched_model(loaded, chosen)
+    card = loaded.card.replace(recipe=recipe or loaded.card.reduction)
+    module = patched_model(loaded, card.reduction)
     runner = PytorchRunner(
         module,
-        chosen,
+        card,
         name=path.name,
         path=path,
-        config=loaded.config,
-        preprocessing=loaded.preprocessing,
-        class_names=loaded.class_names,
         threads=threads,
         pixels_in=pixels_in,
         device=device,

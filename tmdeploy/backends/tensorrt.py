@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tmdeploy.backends.base import Array, Runner, Trace, check_not_empty
 from tmdeploy.backends.engine import Engine
 from tmdeploy.backends.facts import RunnerFacts
-from tmdeploy.card.metadata import Preprocessing
+from tmdeploy.card.preprocessing import Preprocessing
 from tmdeploy.errors import ArtifactError, DataError
 from tmdeploy.tensorrt.cuda.device import Device
 from tmdeploy.tensorrt.cuda.device_array import LEGACY_STREAM, DeviceArray, device_array
@@ -42,16 +42,15 @@ class TensorrtRunner(Runner):
         self.record = record = self._fit.record
         self._session = Session(path, self._fit, weight_budget=weight_budget)
         self.load_seconds = perf_counter() - start
-        ranged = record.schedule is not None
-        self.metadata = None if record.model is None else record.model.model_copy(update={"runtime_schedule": ranged})
+        self.metadata, self.card = record.metadata, record.card
         image = next(tensor for tensor in record.inputs if not tensor.shape_input)
         self._image = image
         self.pixels_in = image.type == "uint8"
         height, width = image.shape[1:3] if self.pixels_in else image.shape[2:]
         self.preprocessing = (
-            record.model.preprocessing if record.model is not None else Preprocessing(image_size=(height, width))
+            self.card.preprocessing if self.card is not None else Preprocessing(image_size=(height, width))
         )
-        self.class_names = record.model.class_names if record.model is not None else ()
+        self.class_names = self.card.class_names if self.card is not None else ()
         self.facts = RunnerFacts(
             backend="tensorrt",
             version=self._fit.toolkit.title,
@@ -60,7 +59,7 @@ class TensorrtRunner(Runner):
             precision=record.precision,
             native=record.lowering == "plugin",
             lowering=record.lowering,
-            method=record.model.method if record.model is not None else "unknown",
+            method=self.card.reduction.method if self.card is not None else "unknown",
             in_reports={"threads": "-", "cuda_graph": "from the third call of a shape on"},
         )
 

@@ -15,8 +15,6 @@ from tmdeploy.backends.pairing import options_like
 from tmdeploy.bench.arm import Arm, EngineMode, Schedule, amounts_text, engine_modes, labelled, scheduled
 from tmdeploy.bench.engine_twins import pair_engines
 from tmdeploy.bench.fairness import checkpoint_device
-from tmdeploy.card.facts import AnyConfig, read_config
-from tmdeploy.card.macs import total_macs
 from tmdeploy.card.metadata import ArtifactMetadata
 from tmdeploy.card.recipe import Recipe
 from tmdeploy.errors import ArtifactError
@@ -97,9 +95,10 @@ def _checkpoint_arms(
     options: CheckpointOptions,
 ) -> list[Arm]:
     runner = opening(path, **options.keywords())
-    config, recipe = runner.config, runner.recipe  # type: ignore[attr-defined]
-    plain = total_macs(config)
-    if not recipe.layers:
+    card = runner.card
+    assert card is not None  # noqa: S101 - of a checkpoint
+    plain = card.unmerged_macs
+    if not card.reduces:
         return [Arm(label, "model", runner, path, None, plain, None, checkpoint=options)]
     arms = []
     baseline = f"{label}, unmerged" if twin else None
@@ -107,8 +106,8 @@ def _checkpoint_arms(
         bare = opening(path, **replace(options, recipe=Recipe(method="none")).keywords())
         arms.append(Arm(baseline, "unmerged", bare, path, None, plain, None, checkpoint=options))
     for schedule in schedules(runner):
-        macs = total_macs(config, recipe.steps(config.tokens, config.num_prefix, schedule))
-        amounts = amounts_text(recipe.spec.schedule_kind, schedule or recipe.amounts)
+        macs = card.total_macs(schedule)
+        amounts = amounts_text(card.schedule_kind, schedule or card.reduction.amounts)
         name = scheduled(label, schedule)
         arms.append(Arm(name, "model", runner, path, schedule, macs, baseline, amounts, options))
     return arms
@@ -123,17 +122,16 @@ def _engine_arms(
     modes: Sequence[EngineMode],
     warnings: list[str],
 ) -> list[Arm]:
-    metadata = runner.metadata
-    if metadata is None:
+    card = runner.card
+    if card is None:
         warnings.append(f"{label} carries no tmdeploy metadata: no MACs, no unmerged twin")
     chosen = schedules(runner)
     arms = []
     for schedule in chosen:
         macs = amounts = None
-        if metadata is not None:
-            amounts = amounts_text(metadata.schedule_kind, schedule or engine.amounts or metadata.schedule)
-            config = read_config(metadata.architecture)
-            macs = _macs(config, metadata, schedule) if metadata.steps else total_macs(config)
+        if card is not None:
+            amounts = amounts_text(card.schedule_kind, schedule or engine.amounts or card.reduction.amounts)
+            macs = card.total_macs(schedule)
         for mode in modes:
             name = f"{scheduled(label, schedule)}, {mode}"
             arms.append(
@@ -156,8 +154,8 @@ def _exported_arms(
     if metadata is None:
         warnings.append(f"{label} carries no tmdeploy metadata: no MACs, no unmerged twin")
         return [Arm(label, "model", runner, path, None, None, None, backend=backend)]
-    config = read_config(metadata.architecture)
-    plain = total_macs(config)
+    card = metadata.card
+    plain = card.unmerged_macs
     if not metadata.steps:
         return [Arm(label, "model", runner, path, None, plain, None, backend=backend)]
     arms, baseline = [], None
@@ -177,8 +175,8 @@ def _exported_arms(
         arms.append(Arm(baseline, "unmerged", made, path, None, plain, None, backend=backend))
     for schedule in schedules(runner):
         name = scheduled(label, schedule)
-        macs = _macs(config, metadata, schedule)
-        amounts = amounts_text(metadata.schedule_kind, schedule or metadata.schedule)
+        macs = card.total_macs(schedule)
+        amounts = amounts_text(card.schedule_kind, schedule or card.reduction.amounts)
         if free_merge and (made := twin_of("free-merge", schedule)) is not None:
             free = f"{name}, free-merge"
             arms.append(Arm(free, "free-merge", made, path, None, macs, baseline, amounts, backend=backend))
@@ -192,8 +190,3 @@ def _twin(path: Path, metadata: ArtifactMetadata, kind: Kind, schedule: Schedule
     with library_call(path, "has no twin", remedy="Its graph is not as tmdeploy exports it: export it again"):
         made, _ = run_pass(read_onnx(path)[0], MakeTwin(kind, metadata, schedule))
     return bytes(made.SerializeToString())
-
-
-def _macs(config: AnyConfig, metadata: ArtifactMetadata, schedule: Schedule) -> int | None:
-    recipe = Recipe.of(metadata)
-    return total_macs(config, recipe.steps(config.tokens, config.num_prefix, schedule))

@@ -48,7 +48,7 @@ def pair_engines(arms: Sequence[Arm], *, twin: bool, free_merge: bool, warnings:
 
 def _difference(merged: Runner, other: Runner) -> str:
     """Why the other engine is not the unmerged twin; empty if it is."""
-    if merged.metadata is None or other.metadata is None or merged.metadata.architecture != other.metadata.architecture:
+    if merged.card is None or other.card is None or merged.card.architecture != other.card.architecture:
         return "another architecture"
     ours, theirs = _build(merged), _build(other)
     return next(

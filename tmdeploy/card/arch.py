@@ -11,7 +11,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tmdeploy.card.arch_table import rows
-from tmdeploy.card.metadata import Preprocessing, Side, first_problem
+from tmdeploy.card.fields import Side, first_problem
+from tmdeploy.card.preprocessing import Preprocessing
 from tmdeploy.errors import UsageError
 
 # The deepest published ViTs have a tenth of this. Bounds on what a file may make us allocate, or count to.

@@ -48,7 +48,7 @@ class Row:
 
     Attributes:
         fields: Of `VitConfig`.
-        preprocessing: Fields of `metadata.Preprocessing`.
+        preprocessing: Fields of `Preprocessing`.
         usual: Whether weights of these shapes are this one often enough to ask about it; else it is only named.
         lacks: What it computes with that `VitConfig` has no field for; None for what tmdeploy can build.
         official_names: Whether only the names that official repositories use (`gamma_1`) can mean it.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from tmdeploy.card.arch import VitConfig
 
@@ -49,13 +50,10 @@ class ModelFacts(BaseModel):
         return self
 
 
-AnyConfig = VitConfig | ModelFacts
+def _kind(architecture: object) -> str:
+    own = "module" in architecture if isinstance(architecture, Mapping) else isinstance(architecture, ModelFacts)
+    return "module" if own else "vit"
 
 
-def read_config(architecture: Mapping[str, object]) -> AnyConfig:
-    """The architecture in a file's metadata.
-
-    Raises:
-        ValidationError: It is neither.
-    """
-    return (ModelFacts if "module" in architecture else VitConfig).model_validate(architecture)
+# Either, told apart by whether there is a `module`.
+AnyConfig = Annotated[Annotated[VitConfig, Tag("vit")] | Annotated[ModelFacts, Tag("module")], Discriminator(_kind)]

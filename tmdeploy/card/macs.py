@@ -11,14 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tmdeploy.card.arch import VitConfig
-from tmdeploy.card.facts import AnyConfig
 from tmdeploy.card.schedule import Step
 from tmdeploy.methods.spec import Match, MethodSpec, Metric, Score, Select
-
-
-def total_macs(config: AnyConfig, steps: Sequence[Step] = ()) -> int | None:
-    """MACs of one image; None of a module of the user's own, whose blocks may hold anything."""
-    return model_macs(config, steps).total if isinstance(config, VitConfig) else None
 
 
 @dataclass(frozen=True)

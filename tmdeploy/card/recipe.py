@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from tmdeploy.card.metadata import ArtifactMetadata
 from tmdeploy.card.schedule import Step, merged_count, parse_keep, parse_layers, parse_r, remarks, select_count
 from tmdeploy.errors import UsageError
 from tmdeploy.methods import MethodSpec, build_method
@@ -37,16 +36,6 @@ class Recipe(BaseModel):
         if any(second <= first for first, second in itertools.pairwise(self.layers)):
             raise ValueError("layers are not in ascending order, each once")
         return self
-
-    @classmethod
-    def of(cls, metadata: ArtifactMetadata) -> Recipe:
-        """What an exported file was made with."""
-        return cls(
-            method=metadata.method,
-            options=dict(metadata.method_options),
-            layers=metadata.layers,
-            amounts=metadata.schedule,
-        )
 
     @property
     def spec(self) -> MethodSpec:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tmdeploy.card.arch import VitConfig
-from tmdeploy.card.metadata import ProofRecord
+from tmdeploy.card.card import ProofRecord
 from tmdeploy.errors import ExportError
 from tmdeploy.export.alternatives import explain, run_module
 from tmdeploy.export.owner import Builder, Originals, Owner, open_owner
@@ -92,7 +92,7 @@ def _reference(
 ) -> _Reference:
     config = loaded.config
     if isinstance(target, Path):
-        saved = read_outputs(target, config, loaded.preprocessing)
+        saved = read_outputs(target, config, loaded.card.preprocessing)
         record = ProofRecord(
             kind="outputs",
             name=target.name,
@@ -104,7 +104,7 @@ def _reference(
         return _Reference(record, saved.images, saved.logits)
     with open_owner(target, loaded, originals=originals) as owner:
         _check_preprocessing(owner, loaded)
-        samples = comparison_images(paths, loaded.preprocessing, config, random=_RANDOM_IMAGES)
+        samples = comparison_images(paths, loaded.card, random=_RANDOM_IMAGES)
         images = samples.images.astype(np.float32, copy=False)
         record = ProofRecord(
             kind=owner.kind, name=owner.name, weights=owner.weights, images=len(images), error=0, limit=0
@@ -114,8 +114,8 @@ def _reference(
 
 def _check_preprocessing(owner: Owner, loaded: LoadedCheckpoint) -> None:
     """Statistics that we assumed, unasked, must be those the owner's model states."""
-    ours = loaded.preprocessing
-    assumed = {one.key for one in loaded.assumptions if not one.why.startswith("--")}
+    ours = loaded.card.preprocessing
+    assumed = {one.key for one in loaded.card.assumptions if not one.why.startswith("--")}
     for field in ("mean", "std"):
         stated, used = owner.preprocessing.get(field), getattr(ours, field)
         if field not in assumed or not isinstance(stated, (tuple, list)) or len(stated) != len(used):

@@ -53,7 +53,9 @@ def explain(loaded: LoadedCheckpoint, images: Floats, logits: Floats, limit: flo
             if error <= limit:
                 options = " ".join(f"--assume {name}={_text(value)}" for name, value in changes.items())
                 # tmdeploy's own file states its architecture: what it states is wrong
-                then = "export with that" if loaded.assumptions else "the file states otherwise, so save it again so"
+                then = (
+                    "export with that" if loaded.card.assumptions else "the file states otherwise, so save it again so"
+                )
                 return f"With {options} the error is {error:.1g}: {then}"
     tried = ", ".join(dict.fromkeys(name for name, _ in singles))
     return f"No other {tried} gives its outputs: it is another kind of model, or has other weights than the checkpoint"
@@ -77,7 +79,7 @@ def _single_changes(config: VitConfig) -> Iterator[tuple[str, object]]:
 def _distance(loaded: LoadedCheckpoint, changes: dict[str, Any], images: Floats, logits: Floats) -> float:
     """Largest error with these changes; infinity where they are impossible or do not fit the weights."""
     try:
-        module = build_model(replace(loaded, config=loaded.config.replace(**changes)))
+        module = build_model(replace(loaded, card=loaded.card.replace(architecture=loaded.config.replace(**changes))))
         difference = np.abs(run_module(module, images) - logits)
     except TmdeployError:
         return float("inf")

@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import tmdeploy
 from tmdeploy.card.arch import arch_names, default_preprocessing
+from tmdeploy.card.card import ModelCard, ProofRecord, Provenance
 from tmdeploy.card.facts import AnyConfig, ModelFacts
-from tmdeploy.card.metadata import Preprocessing, ProofRecord
+from tmdeploy.card.preprocessing import Preprocessing
 from tmdeploy.errors import ExportError, UnsupportedModel, UsageError
 from tmdeploy.export.request import FileForm
-from tmdeploy.export.write import Subject, write_file
+from tmdeploy.export.write import write_file
 from tmdeploy.models.describe import describe, stated_preprocessing, unmerged
 from tmdeploy.patching import halve, reduction_of, unpatch
 from tmdeploy.patching.structure import find_blocks, image_shape
@@ -67,7 +69,7 @@ def export_module(
     if spec is None:
         raise UsageError(
             f"{type(module).__name__} does not say how images become its input",
-            remedy="Pass preprocessing=tmdeploy.card.metadata.Preprocessing(image_size=..., mean=..., std=..., ...)",
+            remedy="Pass preprocessing=tmdeploy.card.Preprocessing(image_size=..., mean=..., std=..., ...)",
         )
     if class_names and len(class_names) != config.num_classes:
         raise UsageError(f"{len(class_names)} class names for {config.num_classes} classes")
@@ -75,19 +77,22 @@ def export_module(
         raise UsageError(f"{type(module).__name__} has no `head`, whose input the output features would be")
     if form.precision == "fp16":
         halve(frozen, state.parts)
-    subject = Subject(
-        module=frozen,
+    card = ModelCard(
         recipe=state.recipe.model_copy(
             update={"amounts": tuple(state.amounts[layer] for layer in state.recipe.layers)}
         ),
         architecture=config,
-        source_name=config.name,
-        source_sha256=_weights_sha256(frozen),
         preprocessing=spec.model_copy(update={"image_size": config.image_size}),
         class_names=tuple(class_names),
         proof=proof,
+        provenance=Provenance(
+            source_name=config.name,
+            source_sha256=_weights_sha256(frozen),
+            tool_version=tmdeploy.__version__,
+            torch_version=torch.__version__,
+        ),
     )
-    return write_file(subject, form, progress)
+    return write_file(frozen, card, form, progress)
 
 
 def _frozen(module: nn.Module) -> nn.Module:
@@ -107,7 +112,7 @@ def _images(module: nn.Module, preprocessing: Preprocessing | None) -> Tensor:
     if stated is None and preprocessing is None:
         raise UsageError(
             f"{type(module).__name__} does not say what images it takes",
-            remedy="Pass preprocessing=tmdeploy.card.metadata.Preprocessing(image_size=..., mean=..., std=..., ...)",
+            remedy="Pass preprocessing=tmdeploy.card.Preprocessing(image_size=..., mean=..., std=..., ...)",
         )
     channels = 3 if stated is None else stated[0]
     size = preprocessing.image_size if preprocessing is not None else stated[1:]  # type: ignore[index]

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from torch import Tensor
 
+from tmdeploy.card.card import ModelCard
 from tmdeploy.card.recipe import Recipe, make_recipe
 from tmdeploy.export.against import prove
 from tmdeploy.export.request import ExportRequest
-from tmdeploy.export.write import Subject, write_file
+from tmdeploy.export.write import write_file
 from tmdeploy.methods import build_method
 from tmdeploy.models.assume import assumption_notes
-from tmdeploy.models.checkpoint import LoadedCheckpoint, load_checkpoint
+from tmdeploy.models.checkpoint import load_checkpoint
 from tmdeploy.models.formats import read_file
 from tmdeploy.models.state_dict import find_state_dict
 from tmdeploy.patching import halve, patched_model, reduction_of
@@ -48,8 +49,8 @@ def export_checkpoint(request: ExportRequest, progress: Progress = silent) -> Ex
         trust_checkpoint=request.trust_checkpoint,
         method=None if request.method is None else build_method(request.method, request.options),
     )
-    recipe = _recipe(request, loaded)
-    module = patched_model(loaded, recipe, deterministic=request.deterministic)
+    card = loaded.card.replace(recipe=_recipe(request, loaded.card))
+    module = patched_model(loaded, card.reduction, deterministic=request.deterministic)
     proof = None
     if request.against is not None:  # first: the owner's model says sooner than the file what is wrong
         proof = prove(
@@ -62,28 +63,14 @@ def export_checkpoint(request: ExportRequest, progress: Progress = silent) -> Ex
         )
     if request.precision == "fp16":
         halve(module, reduction_of(module).parts)
-    subject = Subject(
-        module=module,
-        recipe=recipe,
-        architecture=loaded.config,
-        source_name=loaded.path.name,
-        source_sha256=loaded.sha256,
-        preprocessing=loaded.preprocessing,
-        class_names=loaded.class_names,
-        assumptions=loaded.assumptions,
-        proof=proof,
-    )
-    result = write_file(subject, request, progress)
-    config = loaded.config
+    result = write_file(module, card.replace(proof=proof), request, progress)
     told = loaded.notes
     if proof is not None:
-        settled = assumption_notes(loaded.assumptions)
+        settled = assumption_notes(card.assumptions)
         told = tuple(note for note in told if note not in settled)
-        told += assumption_notes(loaded.assumptions, proven=True)
-    notes = told + recipe.remarks(
-        tokens=config.tokens, prefix=config.num_prefix, depth=config.depth, text=request.schedule or str(request.keep)
-    )
-    if request.method is None and loaded.recipe is None:
+        told += assumption_notes(card.assumptions, proven=True)
+    notes = told + card.remarks(text=request.schedule or str(request.keep))
+    if request.method is None and loaded.card.recipe is None:
         notes += ("the checkpoint names no reduction method, so the file merges nothing: name one with --method",)
     return result.model_copy(update={"notes": notes + result.notes})
 
@@ -95,11 +82,11 @@ def _original_weights(request: ExportRequest) -> Mapping[str, Tensor]:
     return find_state_dict(held, path, ema=request.ema, ignore_extra=request.ignore_extra)[0]
 
 
-def _recipe(request: ExportRequest, loaded: LoadedCheckpoint) -> Recipe:
-    config, stored = loaded.config, loaded.recipe
+def _recipe(request: ExportRequest, card: ModelCard) -> Recipe:
+    config, stored = card.architecture, card.recipe
     typed = any(value is not None for value in (request.r, request.keep, request.schedule, request.layers))
     if request.method is None and stored is not None and not typed and not request.options:
-        stored.steps(config.tokens, config.num_prefix)
+        card.steps()
         return stored
     method = request.method or (stored.method if stored is not None else "none")
     options = dict(request.options)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tmdeploy.card.arch import VitConfig
-from tmdeploy.card.metadata import Preprocessing
+from tmdeploy.card.preprocessing import Preprocessing
 from tmdeploy.data.preprocessing import normalise
 from tmdeploy.errors import DataError
 

@@ -10,9 +10,8 @@ from torch import nn
 
 from tmdeploy.backends.onnxruntime.runner import OnnxRuntimeRunner
 from tmdeploy.backends.pytorch import PytorchRunner
-from tmdeploy.card.facts import AnyConfig, read_config
-from tmdeploy.card.metadata import ArtifactMetadata, Preprocessing
-from tmdeploy.card.recipe import Recipe
+from tmdeploy.card.card import ModelCard
+from tmdeploy.card.metadata import ArtifactMetadata
 from tmdeploy.data.images import ImageReader, find_images, random_images
 from tmdeploy.data.samples import counted
 from tmdeploy.errors import ExportError
@@ -28,7 +27,6 @@ _RANDOM_IMAGES, _REAL_IMAGES = 3, 16
 def verify_file(
     path: Path,
     module: nn.Module,
-    recipe: Recipe,
     metadata: ArtifactMetadata,
     *,
     images: Sequence[Path],
@@ -40,7 +38,6 @@ def verify_file(
     Args:
         path: The file, still under its temporary name.
         module: The patched module.
-        recipe: What it was patched with.
         metadata: Of the file.
         images: Real images or folders to compare on, besides random ones.
         name: What to call the file in messages.
@@ -49,24 +46,18 @@ def verify_file(
     Raises:
         ExportError: The file does not compute what PyTorch computes.
     """
-    config = read_config(metadata.architecture)
+    card = metadata.card
     reference = PytorchRunner(
-        module,
-        recipe,
-        name=metadata.source_name,
-        path=Path(metadata.source_name),
-        config=config,
-        preprocessing=metadata.preprocessing,
-        pixels_in=metadata.preprocessing_in_graph,
+        module, card, name=card.source_name, path=Path(card.source_name), pixels_in=metadata.preprocessing_in_graph
     )
     # what is in the file is what is proven
     with reference, OnnxRuntimeRunner(path, name=name, native=False) as candidate:
         report = validate(
             reference,
             candidate,
-            comparison_images(images, metadata.preprocessing, config, in_graph=metadata.preprocessing_in_graph),
+            comparison_images(images, card, in_graph=metadata.preprocessing_in_graph),
             batch_sizes=(1, 3) if metadata.dynamic_batch else (1,),
-            schedules=_schedules(metadata, config),
+            schedules=_schedules(metadata),
             # a handful of images: one near-tie in three comparisons is no verdict, nor half of them in fp16
             limits=Limits(max_ties=0.34 if metadata.precision == "fp32" else None),
             progress=progress,
@@ -87,8 +78,7 @@ def verify_file(
 
 def comparison_images(
     images: Sequence[Path],
-    spec: Preprocessing,
-    config: AnyConfig,
+    card: ModelCard,
     *,
     in_graph: bool = False,
     random: int = _RANDOM_IMAGES,
@@ -97,14 +87,14 @@ def comparison_images(
 
     Args:
         images: Real images or folders.
-        spec: How pixels become the model's input.
-        config: Of the model.
+        card: Of the model.
         in_graph: Leave normalisation to the graph: uint8 [B, H, W, 3].
         random: How many random ones.
 
     Raises:
         DataError: A source has no images, or none can be read.
     """
+    config, spec = card.architecture, card.preprocessing
     names = [f"random {number}" for number in range(random)]
     source = counted(random, "random image")
     if config.in_channels != 3:
@@ -122,11 +112,11 @@ def comparison_images(
     return Samples(together, tuple(names), f"{source} and {len(real.paths)} real ones", skipped=skipped)
 
 
-def _schedules(metadata: ArtifactMetadata, config: AnyConfig) -> tuple[Schedule, ...]:
+def _schedules(metadata: ArtifactMetadata) -> tuple[Schedule, ...]:
     """The default, nothing removed, and as much as can be removed."""
-    if not metadata.runtime_schedule:
+    if metadata.schedule_input is None:
         return (None,)
-    steps = len(metadata.layers)
-    patches = config.tokens - config.num_prefix
-    extremes = (0, r_limit(config.tokens, config.num_prefix)) if metadata.schedule_kind == "r" else (patches, 1)
+    tokens, prefix = metadata.card.architecture.tokens, metadata.card.num_prefix
+    steps = len(metadata.card.reduction.layers)
+    extremes = (0, r_limit(tokens, prefix)) if metadata.schedule_input == "r" else (tokens - prefix, 1)
     return (None, *((amount,) * steps for amount in extremes))

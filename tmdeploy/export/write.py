@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-import torch
 from torch import nn
 
 import tmdeploy
+from tmdeploy.card.card import ModelCard
 from tmdeploy.card.facts import AnyConfig
-from tmdeploy.card.metadata import (
-    METADATA_KEY,
-    ArtifactMetadata,
-    Assumption,
-    Preprocessing,
-    ProofRecord,
-    StepRecord,
-    dump,
-)
-from tmdeploy.card.recipe import Recipe
+from tmdeploy.card.metadata import METADATA_KEY, ArtifactMetadata, StepRecord, dump
 from tmdeploy.card.schedule import Step
 from tmdeploy.errors import ExportError, TmdeployError
 from tmdeploy.export.program import BATCH, build_graph
@@ -44,38 +34,12 @@ from tmdeploy.system.progress import Progress, silent
 _PROTOBUF_LIMIT = 2**31 - 1
 
 
-@dataclass(frozen=True, eq=False)
-class Subject:
-    """What is exported: a patched module, and what its file says about it.
-
-    Attributes:
-        module: Patched, in eval mode, on the CPU, in the file's precision.
-        recipe: Method and schedule.
-        architecture: What it is made of.
-        source_name: File name of the checkpoint, or the module's name.
-        source_sha256: Of the checkpoint, or of the module's weights.
-        preprocessing: How images become its input.
-        class_names: One a class, or none.
-        proof: The comparison with its owner's model.
-        assumptions: What the checkpoint's weights do not show.
-    """
-
-    module: nn.Module
-    recipe: Recipe
-    architecture: AnyConfig
-    source_name: str
-    source_sha256: str
-    preprocessing: Preprocessing
-    class_names: tuple[str, ...] = ()
-    proof: ProofRecord | None = None
-    assumptions: tuple[Assumption, ...] = ()
-
-
-def write_file(subject: Subject, form: FileForm, progress: Progress = silent) -> ExportResult:
+def write_file(module: nn.Module, card: ModelCard, form: FileForm, progress: Progress = silent) -> ExportResult:
     """Trace, write, check the file, and only then give it its name.
 
     Args:
-        subject: What to export.
+        module: Patched, in eval mode, on the CPU, in the file's precision.
+        card: What the file says about it.
         form: How; already checked.
         progress: Called with a short description when a stage begins.
 
@@ -85,7 +49,7 @@ def write_file(subject: Subject, form: FileForm, progress: Progress = silent) ->
         ArtifactError: The output cannot be written.
     """
     progress("tracing the model")
-    model, metadata = _make_model(subject, form)
+    model, metadata = _make_model(module, card, form)
     model, notes = _run_given(model, metadata, form)
     progress("writing the file")
     proto = _finish_model(model, metadata, form)
@@ -96,8 +60,7 @@ def write_file(subject: Subject, form: FileForm, progress: Progress = silent) ->
             progress("comparing with PyTorch")
             verification = verify_file(
                 temporary,
-                subject.module,
-                subject.recipe,
+                module,
                 metadata,
                 images=[Path(path) for path in form.verify_images],
                 name=str(form.output),
@@ -108,17 +71,16 @@ def write_file(subject: Subject, form: FileForm, progress: Progress = silent) ->
         bytes=form.path.stat().st_size,
         sha256=sha256(form.path),
         metadata=metadata,
-        proved_against=proof_text(metadata),
+        proved_against=proof_text(card.proof),
         notes=notes,
         verification=verification,
     )
 
 
-def _make_model(subject: Subject, form: FileForm) -> tuple[ir.Model, ArtifactMetadata]:
+def _make_model(module: nn.Module, card: ModelCard, form: FileForm) -> tuple[ir.Model, ArtifactMetadata]:
     """Trace the module into a graph, and run the export's own passes."""
-    module, recipe, config = subject.module, subject.recipe, subject.architecture
+    recipe, config, steps = card.reduction, card.architecture, card.steps()
     state = reduction_of(module)
-    steps = recipe.steps(config.tokens, config.num_prefix)
     runtime = form.runtime_schedule and recipe.spec.schedule_kind is not None
     with_size = recipe.spec.tracks_size and bool(steps)
     model = build_graph(
@@ -152,9 +114,9 @@ def _make_model(subject: Subject, form: FileForm) -> tuple[ir.Model, ArtifactMet
         )
     passes.append(ExtraOutputs(named.records, form.outputs))
     if form.with_preprocessing:
-        passes.append(FoldPreprocessing(subject.preprocessing))
+        passes.append(FoldPreprocessing(card.preprocessing))
     model, _ = run_passes(model, [*passes, AttachBodies(form.opset)])
-    return model, _metadata(subject, form, state, named.records, runtime=runtime)
+    return model, _metadata(card, form, state, named.records, runtime=runtime)
 
 
 def _run_given(model: ir.Model, metadata: ArtifactMetadata, form: FileForm) -> tuple[ir.Model, tuple[str, ...]]:
@@ -247,31 +209,16 @@ def _symbols(model: ir.Model, steps: tuple[Step, ...]) -> dict[str, str]:
 
 
 def _metadata(
-    subject: Subject, form: FileForm, state: Reduction, records: tuple[StepRecord, ...], *, runtime: bool
+    card: ModelCard, form: FileForm, state: Reduction, records: tuple[StepRecord, ...], *, runtime: bool
 ) -> ArtifactMetadata:
-    recipe, config = subject.recipe, subject.architecture
-    spec = recipe.spec
     return ArtifactMetadata(
-        tool_version=tmdeploy.__version__,
-        torch_version=torch.__version__,
-        method=recipe.method,
-        method_options=dict(spec.options),
-        schedule_kind=spec.schedule_kind,
-        layers=recipe.layers,
-        schedule=recipe.amounts,
-        runtime_schedule=runtime,
-        architecture=config.model_dump(),
-        source_name=subject.source_name,
-        source_sha256=subject.source_sha256,
-        preprocessing=subject.preprocessing.model_copy(update={"image_size": config.image_size}),
-        preprocessing_in_graph=form.with_preprocessing,
-        assumptions=subject.assumptions,
-        class_names=subject.class_names,
+        card=card,
         opset=form.opset,
         precision=form.precision,
         lowering=form.lowering,
         deterministic_planner=state.deterministic,
         dynamic_batch=form.dynamic_batch,
+        preprocessing_in_graph=form.with_preprocessing,
+        schedule_input=card.schedule_kind if runtime else None,
         steps=records,
-        proof=subject.proof,
     )

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tmdeploy.card.facts import read_config
 from tmdeploy.card.metadata import METADATA_KEY, ArtifactMetadata, parse
 from tmdeploy.errors import ArtifactError
 from tmdeploy.ops import DOMAIN
@@ -148,7 +147,7 @@ def check_ports(
     Raises:
         ArtifactError: They differ.
     """
-    config = read_config(metadata.architecture)
+    config = metadata.card.architecture
     (height, width), channels = config.image_size, config.in_channels
     said = (None, height, width, channels) if metadata.preprocessing_in_graph else (None, channels, height, width)
     differ = any(isinstance(side, int) and told not in {None, side} for told, side in zip(said, images, strict=True))
@@ -164,12 +163,13 @@ def check_ports(
         raise ArtifactError(
             f"its metadata speaks of {classes} classes, but its output is {_text(outputs)}", path=path, remedy=_CHANGED
         )
-    if not metadata.runtime_schedule:
+    if metadata.schedule_input is None:
         return
-    if schedule is None or len(schedule) != 1 or (isinstance(schedule[0], int) and schedule[0] != len(metadata.layers)):
+    steps = len(metadata.card.reduction.layers)
+    if schedule is None or len(schedule) != 1 or (isinstance(schedule[0], int) and schedule[0] != steps):
         found = "there is none" if schedule is None else f"it is {_text(schedule)}"
         raise ArtifactError(
-            f"its metadata speaks of an input '{metadata.schedule_kind}' of {len(metadata.layers)} amounts; {found}",
+            f"its metadata speaks of an input '{metadata.schedule_input}' of {steps} amounts; {found}",
             path=path,
             remedy=_CHANGED,
         )
@@ -189,7 +189,7 @@ def _check_metadata(model: onnx.ModelProto, metadata: ArtifactMetadata, path: Pa
             images=images,
             pixels=free[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8,
             outputs=shape_of(model.graph.output[0]),
-            schedule=given.get(str(metadata.schedule_kind)),
+            schedule=given.get(str(metadata.schedule_input)),
         )
     known = {name for node in model.graph.node for name in node.output}
     known |= {value.name for value in model.graph.input} | defaults

@@ -46,10 +46,10 @@ class MakeTwin:
                 twin.
         """
         metadata = self.metadata
-        if self.kind == "unmerged" and metadata.steps and not metadata.runtime_schedule:
+        if self.kind == "unmerged" and metadata.steps and metadata.schedule_input is None:
             raise ArtifactError(
                 "has its token counts fixed in the graph, so it has no unmerged twin",
-                path=metadata.source_name,
+                path=metadata.card.source_name,
                 remedy="Export it with --runtime-r, or compare with a file exported with --method none",
             )
         if self.amounts is not None:
@@ -60,7 +60,7 @@ class MakeTwin:
             missing = [name for name in (step.x_in, step.x_out) if name not in values]
             if missing:
                 raise ArtifactError(
-                    f"has no tensor '{missing[0]}', though its metadata names it", path=metadata.source_name
+                    f"has no tensor '{missing[0]}', though its metadata names it", path=metadata.card.source_name
                 )
             before, after = values[step.x_in], values[step.x_out]
             replacement = before if self.kind == "unmerged" else _first_tokens(before, step)
@@ -73,12 +73,8 @@ class MakeTwin:
         _forget_shapes(twin)
         bare = metadata.model_copy(
             update={
-                "method": "none",
-                "method_options": {},
-                "schedule_kind": None,
-                "layers": (),
-                "schedule": (),
-                "runtime_schedule": False,
+                "card": metadata.card.replace(recipe=Recipe(method="none")),
+                "schedule_input": None,
                 "steps": (),
             }
         )
@@ -88,13 +84,13 @@ class MakeTwin:
 
 
 def _rescheduled(metadata: ArtifactMetadata, amounts: Sequence[int]) -> ArtifactMetadata:
-    tokens, prefix = metadata.steps[0].tokens_in, metadata.steps[0].num_prefix
-    counts = Recipe.of(metadata).steps(tokens, prefix, amounts)
+    counts = metadata.card.steps(amounts)
     steps = tuple(
         step.model_copy(update={"tokens_in": count.tokens_in, "tokens_out": count.tokens_out})
         for step, count in zip(metadata.steps, counts, strict=True)
     )
-    return metadata.model_copy(update={"schedule": tuple(amounts), "steps": steps})
+    recipe = metadata.card.reduction.model_copy(update={"amounts": tuple(amounts)})
+    return metadata.model_copy(update={"card": metadata.card.replace(recipe=recipe), "steps": steps})
 
 
 def _first_tokens(tokens: ir.Value, step: StepRecord) -> ir.Value:
@@ -141,14 +137,15 @@ def _bypass_bias(size: ir.Value) -> None:
 
 def _fix_schedule(model: ir.Model, metadata: ArtifactMetadata, kind: Kind) -> None:
     """Turn the runtime schedule into a constant: the counts of reshapes hang on it."""
-    if not metadata.runtime_schedule:
+    if metadata.schedule_input is None:
         return
+    recipe = metadata.card.reduction
     for value in list(model.graph.inputs):
-        if value.name == metadata.schedule_kind:
+        if value.name == metadata.schedule_input:
             model.graph.inputs.remove(value)
             # not more: ONNX Runtime's int64 Max takes 2**31 for less than 1 (1.31)
-            nothing = 0 if metadata.schedule_kind == "r" else 2**31 - 1
-            amounts = [nothing] * len(metadata.layers) if kind == "unmerged" else metadata.schedule
+            nothing = 0 if metadata.schedule_input == "r" else 2**31 - 1
+            amounts = [nothing] * len(recipe.layers) if kind == "unmerged" else recipe.amounts
             value.const_value = ir.tensor(np.array(amounts, dtype=np.int64), name=value.name)
 
 

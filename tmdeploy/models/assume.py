@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from tmdeploy.card.arch import Activation, VitConfig
-from tmdeploy.card.metadata import Assumption, Finite, Positive, Preprocessing, first_problem
+from tmdeploy.card.card import Assumption
+from tmdeploy.card.fields import Finite, Positive, first_problem
+from tmdeploy.card.preprocessing import Preprocessing
 from tmdeploy.errors import UsageError
 
 # Fields of VitConfig, and of Preprocessing, that a state_dict leaves open.

@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
+import tmdeploy
 from tmdeploy.card.arch import VitConfig, architecture, default_preprocessing
-from tmdeploy.card.metadata import Assumption, Preprocessing
+from tmdeploy.card.card import Assumption, ModelCard, Provenance
+from tmdeploy.card.fields import first_problem
+from tmdeploy.card.preprocessing import Preprocessing
 from tmdeploy.card.recipe import Recipe
 from tmdeploy.errors import CheckpointError, UsageError
 from tmdeploy.methods import MethodSpec, methods
 from tmdeploy.models.assume import Assumed, assumption
 from tmdeploy.models.describe import describe, own_weights, stated_preprocessing
-from tmdeploy.models.document import Description
 from tmdeploy.models.formats import read_file, write_file
 from tmdeploy.models.infer_arch import check_described, infer, with_image_size
 from tmdeploy.models.official_names import has_official_gammas, to_timm_names
@@ -39,28 +42,24 @@ class LoadedCheckpoint:
 
     Attributes:
         path: Where it is from.
-        sha256: Of the file, hexadecimal.
-        config: Its architecture, at the image size asked for.
+        card: What it is, at the image size asked for: as the file says, if it is one of tmdeploy's own; of others what
+            names and shapes of the weights show, and what was assumed.
         state_dict: The ViT's weights by timm's names, float32; the position embedding fits the image size.
-        recipe: Method and schedule it was trained with, where the file says so (tmdeploy's own do).
-        preprocessing: From the file, else what the architecture's published weights use.
-        class_names: From the file, else none.
-        assumptions: What neither names nor shapes of the weights show, and what was taken for it; tmdeploy's own files
-            leave nothing open.
         parts: Weights of its method's own parts, or of those of the method asked for.
         notes: What was assumed, chosen or ignored on the way and a user should know, one sentence each.
     """
 
     path: Path
-    sha256: str
-    config: VitConfig
+    card: ModelCard
     state_dict: Mapping[str, Tensor]
-    recipe: Recipe | None
-    preprocessing: Preprocessing
-    class_names: tuple[str, ...]
-    assumptions: tuple[Assumption, ...] = ()
     parts: Mapping[str, Tensor] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def config(self) -> VitConfig:
+        """The card's architecture."""
+        assert isinstance(self.card.architecture, VitConfig)  # noqa: S101 - no other module has checkpoints
+        return self.card.architecture
 
 
 def load_checkpoint(
@@ -100,8 +99,8 @@ def load_checkpoint(
     assumed = Assumed.parse(assume, num_heads=num_heads)
     contents = read_file(path, trust=trust_checkpoint)
     found, notes = find_state_dict(contents.held, path, ema=ema, ignore_extra=ignore_extra)
-    description = contents.description
-    recipe = None if description is None else description.recipe
+    card = contents.card
+    recipe = None if card is None else card.recipe
     specs = [spec for spec in (method, None if recipe is None else recipe.spec) if spec is not None]
     parts = {name: weight for name, weight in found.items() if any(spec.owns(name) for spec in specs)}
     found = {name: weight for name, weight in found.items() if name not in parts}
@@ -109,18 +108,20 @@ def load_checkpoint(
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     assumptions: tuple[Assumption, ...] = ()
     try:
-        if description is None:
+        if card is None:
             named = has_official_gammas(found)
             inferred = infer(shapes, arch=arch, assumed=assumed, image_size=image_size, official_names=named)
             config, grid, preprocessing = inferred.config, inferred.weights_grid, inferred.preprocessing
             assumptions, notes = inferred.assumptions, (*notes, *inferred.notes)
         else:
-            described = description.architecture
+            described = card.architecture
+            if not isinstance(described, VitConfig):
+                raise CheckpointError("its tmdeploy description is of a module of somebody's own")
             check_described(described, shapes)
             _check_agrees(described, arch)
-            assumed.check_agrees(described, description.preprocessing)
+            assumed.check_agrees(described, card.preprocessing)
             config, grid = with_image_size(described, image_size), described.grid
-            preprocessing = description.preprocessing.model_copy(update={"image_size": config.image_size})
+            preprocessing = card.preprocessing.model_copy(update={"image_size": config.image_size})
     except CheckpointError as error:
         raise CheckpointError(error.message, path=path, remedy=error.remedy) from None
     if config.grid != grid:
@@ -130,18 +131,19 @@ def load_checkpoint(
     if ignore_extra:
         weights, ignored = _without_extra(weights, config, path)
         notes += ignored
-    return LoadedCheckpoint(
-        path=path,
-        sha256=sha256(path),
-        config=config,
-        state_dict=weights,
-        recipe=recipe,
-        preprocessing=preprocessing,
-        class_names=() if description is None else description.class_names,
-        assumptions=assumptions,
-        parts=parts,
-        notes=notes,
-    )
+    found_out: dict[str, object] = {
+        "architecture": config,
+        "preprocessing": preprocessing,
+        "assumptions": assumptions,
+        "provenance": Provenance(
+            source_name=path.name,
+            source_sha256=sha256(path),
+            tool_version=tmdeploy.__version__,
+            torch_version=torch.__version__,
+        ),
+    }
+    card = ModelCard.model_validate(found_out) if card is None else card.replace(**found_out)
+    return LoadedCheckpoint(path, card, weights, parts, notes)
 
 
 def build_model(loaded: LoadedCheckpoint) -> VisionTransformer:
@@ -210,13 +212,16 @@ def save_checkpoint(
             f"a checkpoint cannot describe this {type(model).__name__}: it is no ViT of the family tmdeploy builds",
             remedy="Patch it and export it as it is, with tmdeploy.export(module, 'file.onnx')",
         )
-    description = Description(
-        architecture=config,
-        recipe=recipe,
-        preprocessing=preprocessing or stated_preprocessing(model, config) or default_preprocessing(config),
-        class_names=tuple(class_names),
-    )
-    description.check()
+    try:
+        card = ModelCard(
+            architecture=config,
+            recipe=recipe,
+            preprocessing=preprocessing or stated_preprocessing(model, config) or default_preprocessing(config),
+            class_names=tuple(class_names),
+        )
+    except ValidationError as error:
+        raise UsageError(first_problem(error)) from None
+    card.steps()
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     added = sorted(weights.keys() - own_weights(model).keys())
     if added and (recipe is None or not all(map(recipe.spec.owns, added))):
@@ -225,7 +230,7 @@ def save_checkpoint(
             remedy="Pass recipe=tmdeploy.patching.reduction_of(model).recipe",
         )
     with atomic_path(path) as temporary:
-        write_file(temporary, weights, description)
+        write_file(temporary, weights, card)
 
 
 def _check_agrees(config: VitConfig, arch: str | None) -> None:

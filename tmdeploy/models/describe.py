@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tmdeploy.card.arch import VitConfig
 from tmdeploy.card.facts import ModelFacts
-from tmdeploy.card.metadata import Preprocessing
+from tmdeploy.card.preprocessing import Preprocessing
 from tmdeploy.errors import UsageError
 from tmdeploy.models.vit import VisionTransformer
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from tmdeploy.card.card import ModelCard
 from tmdeploy.errors import UsageError
 from tmdeploy.extensions import Table
 from tmdeploy.models.content import (
@@ -19,7 +20,6 @@ from tmdeploy.models.content import (
     is_zip,
     read_head,
 )
-from tmdeploy.models.document import Description
 from tmdeploy.system.boundary import library_call
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ class Contents:
 
     Attributes:
         held: A state_dict, or whatever holds one; see `state_dict.find_state_dict`.
-        description: Of tmdeploy's own files; None for all others.
+        card: Of tmdeploy's own files; None for all others.
     """
 
     held: object
-    description: Description | None = None
+    card: ModelCard | None = None
 
 
 class FormatModule(Protocol):
@@ -46,7 +46,7 @@ class FormatModule(Protocol):
         """Read a file. Raises CheckpointError if it is damaged, foreign, or wants to run code without `trust`."""
         ...
 
-    def write(self, path: Path, state_dict: Mapping[str, Tensor], description: Description) -> None:
+    def write(self, path: Path, state_dict: Mapping[str, Tensor], card: ModelCard) -> None:
         """Write a file that `read` reads."""
         ...
 
@@ -97,7 +97,7 @@ def read_file(path: Path, *, trust: bool) -> Contents:
     return contents
 
 
-def write_file(path: Path, state_dict: Mapping[str, Tensor], description: Description) -> None:
+def write_file(path: Path, state_dict: Mapping[str, Tensor], card: ModelCard) -> None:
     """Write a checkpoint in the format of the suffix.
 
     Raises:
@@ -109,7 +109,7 @@ def write_file(path: Path, state_dict: Mapping[str, Tensor], description: Descri
     module: Any = importlib.import_module(known.module)
     if not hasattr(module, "write"):
         raise UsageError(f"{path}: checkpoints of format {known.name} are only read", remedy="Use .pt or .safetensors")
-    module.write(path, state_dict, description)
+    module.write(path, state_dict, card)
 
 
 def format_of(path: Path) -> CheckpointFormat | None:

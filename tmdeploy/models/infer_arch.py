@@ -16,7 +16,8 @@ from tmdeploy.card.arch import (
     default_preprocessing,
     known_architectures,
 )
-from tmdeploy.card.metadata import Assumption, Preprocessing
+from tmdeploy.card.card import Assumption
+from tmdeploy.card.preprocessing import Preprocessing
 from tmdeploy.errors import CheckpointError, UsageError
 from tmdeploy.models.assume import COMPUTE_KEYS, PREPROCESSING_KEYS, Assumed, assumption, assumption_notes, text
 from tmdeploy.models.families import READABLE, Shapes, refuse_foreign

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from tmdeploy.card.card import ModelCard
 from tmdeploy.errors import CheckpointError
 from tmdeploy.lazy import require
 from tmdeploy.models.content import is_safetensors, not_a_checkpoint, read_head
-from tmdeploy.models.document import FORMAT, Description, dump, parse
+from tmdeploy.models.document import FORMAT, dump, parse
 from tmdeploy.models.formats import Contents
 
 _AGAIN = "Get the file again"
@@ -50,10 +51,10 @@ def read(path: Path, *, trust: bool) -> Contents:
     return Contents(weights, parse(document, path))
 
 
-def write(path: Path, state_dict: Mapping[str, Tensor], description: Description) -> None:
-    """Write a safetensors file with tmdeploy's description in its header."""
+def write(path: Path, state_dict: Mapping[str, Tensor], card: ModelCard) -> None:
+    """Write a safetensors file with its card in the header."""
     save_file = require("safetensors.torch", purpose=f"writing {path}").save_file
-    header = {"format": "pt", FORMAT: json.dumps(dump(description))}
+    header = {"format": "pt", FORMAT: json.dumps(dump(card))}
     save_file({name: tensor.contiguous().clone() for name, tensor in state_dict.items()}, str(path), metadata=header)
 
 

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tmdeploy.card.card import ModelCard
 from tmdeploy.errors import CheckpointError
 from tmdeploy.models.content import is_pickle, is_zip, not_a_checkpoint, read_head
-from tmdeploy.models.document import FORMAT, Description, dump, parse
+from tmdeploy.models.document import FORMAT, dump, own_entries, parse
 from tmdeploy.models.formats import Contents
 
 _AGAIN = "Get the file again"
@@ -90,14 +91,13 @@ def read(path: Path, *, trust: bool) -> Contents:
         raise CheckpointError("is a pickle, but not one of torch.save", path=path, remedy="Save it with torch.save")
     held = _load_trusted(path) if trust else _load_weights(path)
     if isinstance(held, Mapping) and held.get("format") == FORMAT:
-        document = {key: held[key] for key in ("format", "version", "config") if key in held}
-        return Contents(held.get("state_dict"), parse(document, path))
+        return Contents(held.get("state_dict"), parse(own_entries(held), path))
     return Contents(held)
 
 
-def write(path: Path, state_dict: Mapping[str, Tensor], description: Description) -> None:
+def write(path: Path, state_dict: Mapping[str, Tensor], card: ModelCard) -> None:
     """Write tmdeploy's own `.pt`, which `weights_only=True` can read."""
-    torch.save({**dump(description), "state_dict": dict(state_dict)}, path)
+    torch.save({**dump(card), "state_dict": dict(state_dict)}, path)
 
 
 def _check_archive(path: Path) -> None:

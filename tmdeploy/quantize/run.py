@@ -119,7 +119,7 @@ class _Pictures:
     """Calibration images as the model takes them, counted and hashed as they pass."""
 
     def __init__(self, paths: Sequence[Path], metadata: ArtifactMetadata, batch: int) -> None:
-        self._reader = ImageReader(paths, metadata.preprocessing, in_graph=metadata.preprocessing_in_graph)
+        self._reader = ImageReader(paths, metadata.card.preprocessing, in_graph=metadata.preprocessing_in_graph)
         self._batch = batch if metadata.dynamic_batch else 1
         self._digest = hashlib.sha256()
         self.count = 0
@@ -153,7 +153,7 @@ def _record(
         percentile=request.percentile if request.calibration == "percentile" else None,
         images=pictures.count,
         images_sha256=pictures.sha256,
-        schedule=metadata.schedule,
+        schedule=metadata.card.reduction.amounts,
         keep_float=request.keep_float,
         quantized=len(choice.quantized),
         kept=len(choice.kept),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tmdeploy.backends.base import Runner
-from tmdeploy.backends.pairing import recipe_of
 from tmdeploy.card.recipe import Recipe
 
 
@@ -39,35 +38,27 @@ def comparability(reference: Runner, candidate: Runner) -> Comparability:
 
 
 def _comparability(reference: Runner, candidate: Runner) -> Comparability:
-    ours, theirs = recipe_of(reference), recipe_of(candidate)
-    reduces = ours is not None and bool(ours.layers)
-    for runner, recipe in ((candidate, theirs), (reference, ours)):
-        if recipe is None:
+    reduces = reference.card is not None and reference.card.reduces
+    for runner in (candidate, reference):
+        if runner.card is None:
             return Comparability(f"{runner.name} carries no tmdeploy metadata", reference_reduces=reduces)
-        if not recipe.layers:
+        if not runner.card.reduces:
             return Comparability(f"{runner.name} reduces no tokens", reference_reduces=reduces)
-    assert ours is not None and theirs is not None  # noqa: S101, PT018 - the loop returned otherwise
+    assert reference.card is not None and candidate.card is not None  # noqa: S101, PT018 - the loop returned otherwise
+    ours, theirs = reference.card.reduction, candidate.card.reduction
+    prefix = candidate.card.num_prefix
     if (ours.method, ours.layers) != (theirs.method, theirs.layers):
         return Comparability(
             f"{reference.name} reduces with {_what(ours)}, {candidate.name} with {_what(theirs)}",
             reference_reduces=True,
         )
     if ours.amounts == theirs.amounts:
-        return Comparability(None, None, True, _num_prefix(reference, candidate))
-    if reference.metadata is not None and not reference.metadata.runtime_schedule:
+        return Comparability(None, None, True, prefix)
+    if reference.metadata is not None and reference.metadata.schedule_input is None:
         return Comparability(
             f"{reference.name} was exported with another fixed schedule than {candidate.name}", reference_reduces=True
         )
-    return Comparability(None, theirs.amounts, True, _num_prefix(reference, candidate))
-
-
-def _num_prefix(reference: Runner, candidate: Runner) -> int:
-    for runner in (candidate, reference):
-        if runner.metadata is not None and runner.metadata.steps:
-            return runner.metadata.steps[0].num_prefix
-    prefix = getattr(getattr(candidate, "config", None), "num_prefix", None)
-    assert isinstance(prefix, int)  # noqa: S101 - a model with a recipe but no metadata is a checkpoint
-    return prefix
+    return Comparability(None, theirs.amounts, True, prefix)
 
 
 def _what(recipe: Recipe) -> str:

@@ -54,13 +54,13 @@ class TeacherForcing:
         from tmdeploy.graph.cut_step import CutStep
 
         self._metadata = metadata
-        self.default_amounts = metadata.schedule
+        self.default_amounts = metadata.card.reduction.amounts
         self._parts = []
         model, _ = read_onnx(path)
         with library_call(path, "its steps cannot be cut out"):
             model = onnx.shape_inference.infer_shapes(model)
         for step in metadata.steps:
-            cut = CutStep(step, metadata.schedule_kind if metadata.runtime_schedule else None)
+            cut = CutStep(step, metadata.schedule_input)
             try:
                 part, _ = run_pass(model, cut)
                 opened = parts.open_part(part.SerializeToString())
@@ -83,7 +83,7 @@ class TeacherForcing:
                 record.x_in: step.x_in,
                 # a trace leaves out what is all ones before the first step
                 record.size_in: step.size_in if step.size_in is not None else np.ones(step.map.shape, np.float32),
-                str(self._metadata.schedule_kind): np.asarray(amounts, dtype=np.int64),
+                str(self._metadata.schedule_input): np.asarray(amounts, dtype=np.int64),
                 "images": np.zeros((len(step.map), 1, 1, 1), dtype=np.float32),
             }
             feeds = {

@@ -111,6 +111,7 @@ class OnnxRuntimeRunner(Runner):
         self._output = outline.output.name
         text = outline.entries.get(METADATA_KEY)
         self.metadata = None if text is None else parse(text, path=str(path))
+        self.card = None if self.metadata is None else self.metadata.card
         self._input = self._image_input(outline.inputs)
         self.pixels_in = self._input.type == "tensor(uint8)"
         if self.metadata is not None:
@@ -120,11 +121,11 @@ class OnnxRuntimeRunner(Runner):
                 images=self._input.shape,
                 pixels=self.pixels_in,
                 outputs=outline.output.shape,
-                schedule={entry.name: entry.shape for entry in outline.defaults}.get(str(self.metadata.schedule_kind)),
+                schedule={entry.name: entry.shape for entry in outline.defaults}.get(str(self.metadata.schedule_input)),
             )
         height, width = self._input.shape[1:3] if self.pixels_in else self._input.shape[2:]
         self.preprocessing = preprocessing_of(self.metadata, path, height, width)
-        self.class_names = self.metadata.class_names if self.metadata is not None else ()
+        self.class_names = self.card.class_names if self.card is not None else ()
         self.facts = self._facts()
 
     def infer(self, images: NDArray[np.generic], schedule: Sequence[int] | None = None) -> Array:
@@ -202,7 +203,7 @@ class OnnxRuntimeRunner(Runner):
     def schedule_length(self) -> int:
         """Reduction steps whose amount a caller can override; 0 when the schedule is fixed."""
         metadata = self.metadata
-        return len(metadata.layers) if metadata is not None and metadata.runtime_schedule else 0
+        return len(metadata.card.reduction.layers) if metadata is not None and metadata.schedule_input else 0
 
     def _open(self) -> tuple[Any, Outline]:
         """The session that `facts` are about, and what the file says of itself."""
@@ -248,7 +249,7 @@ class OnnxRuntimeRunner(Runner):
             threads=self._threads,
             native=target.library is not None,
             lowering="" if metadata is None else self._lowering(metadata),
-            method="" if metadata is None else metadata.method,
+            method="" if metadata is None else metadata.card.reduction.method,
             provider=target.provider,
             in_reports=target.remarks(self._session),
         )

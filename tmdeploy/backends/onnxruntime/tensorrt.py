@@ -175,7 +175,7 @@ class OnnxRuntimeTensorrtRunner(OnnxRuntimeRunner):
             fixed = {fixed_images(proto, self.path).name: (batch,)}
             if traced and metadata is not None:
                 proto, _ = run_pass(proto, StepOutputs(metadata))
-            kind = metadata.schedule_kind if metadata is not None and metadata.runtime_schedule else None
+            kind = metadata.schedule_input if metadata is not None else None
             amounts = {str(kind): np.asarray(schedule, np.int64)} if schedule is not None else {}
             self._sessions[key] = self._make_session(lowered(proto, kind, amounts, fixed).SerializeToString())
         return self._sessions[key]

@@ -1,4 +1,4 @@
-"""What was exported: the JSON document, schema `tmdeploy.export/1`."""
+"""What was exported: the JSON document, schema `tmdeploy.export/2`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from tmdeploy.card.card import ProofRecord
 from tmdeploy.card.metadata import ArtifactMetadata
 from tmdeploy.data.samples import counted
 from tmdeploy.report.schemas.document import Result
@@ -15,7 +16,7 @@ from tmdeploy.report.schemas.validation import ValidationReport
 class ExportResult(Result):
     """What was written, what the self-check found, and what was assumed about the model."""
 
-    schema_: str = Field(default="tmdeploy.export/1", alias="schema")
+    schema_: str = Field(default="tmdeploy.export/2", alias="schema")
     path: Path
     bytes: int
     sha256: str
@@ -25,9 +26,8 @@ class ExportResult(Result):
     verification: ValidationReport | None = Field(description="the file compared with PyTorch; none: it was not")
 
 
-def proof_text(metadata: ArtifactMetadata) -> str:
+def proof_text(proof: ProofRecord | None) -> str:
     """What the unmerged model was proved against, in words."""
-    proof = metadata.proof
     if proof is None:
         return "own reimplementation only (see export --against)"
     images = counted(proof.images, "image") if proof.normalisation else counted(proof.images, "normalised image")

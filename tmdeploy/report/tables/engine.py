@@ -24,8 +24,8 @@ def engine_table(path: Path, record: EngineRecord, *, title: str) -> Table:
         f"; in fp32: {', '.join(record.keep_fp32) or 'nothing'}" if record.precision.endswith(("fp16", "bf16")) else ""
     )
     table.add_row("precision", f"{record.precision}{kept}")
-    if record.model is not None:
-        table.add_row("method", method_text(record.model))
+    if record.card is not None:
+        table.add_row("method", method_text(record.card))
     table.add_row("batch", ", ".join(map(str, record.profiles)))
     if record.schedule is not None:
         tokens = f"{record.schedule.fewest_tokens[-1]} to {record.schedule.most_tokens[-1]} tokens at the end"
@@ -41,7 +41,7 @@ def engine_table(path: Path, record: EngineRecord, *, title: str) -> Table:
         per_step = f", {min(steps)} to {max(steps)} of them for each reduction step alone" if steps else ""
         table.add_row("kernels", f"{record.kernels.total}{which}{per_step}")
         if record.model is not None:
-            depth = record.model.architecture["depth"]
+            depth = record.model.card.architecture.depth
             table.add_row("attention fused", f"in {record.kernels.fused_attention} of {depth} blocks")
             made = record.model.quantization
             if made is not None:

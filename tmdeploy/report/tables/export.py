@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tmdeploy.card.metadata import ArtifactMetadata
+from tmdeploy.card.card import ModelCard
 from tmdeploy.card.schedule import schedule_text
 from tmdeploy.data.samples import counted
 from tmdeploy.report.schemas.export import ExportResult, proof_text
@@ -20,21 +20,22 @@ if TYPE_CHECKING:
 def export_table(result: ExportResult) -> Table:
     """The file and its self-check."""
     metadata, report = result.metadata, result.verification
+    card = metadata.card
     table = facts_table(f"Exported {result.path}")
     table.add_row("size", f"{result.bytes / 1e6:.1f} MB")
-    table.add_row("architecture", str(metadata.architecture["name"]))
-    for row in model_rows(metadata.architecture, metadata.preprocessing, metadata.assumptions):
+    table.add_row("architecture", card.architecture.name)
+    for row in model_rows(card):
         table.add_row(*row)
-    table.add_row("method", method_text(metadata))
+    table.add_row("method", method_text(card))
     if metadata.steps:
         tokens = " → ".join(str(step.tokens_out) for step in metadata.steps)
         table.add_row("tokens", f"{metadata.steps[0].tokens_in} → {tokens}")
     form = [f"opset {metadata.opset}", metadata.precision, f"{metadata.lowering} lowering"]
     form += ["dynamic batch"] if metadata.dynamic_batch else ["batch 1"]
-    form += [f"runtime input '{metadata.schedule_kind}'"] if metadata.runtime_schedule else []
+    form += [f"runtime input '{metadata.schedule_input}'"] if metadata.schedule_input is not None else []
     form += ["uint8 pixels in"] if metadata.preprocessing_in_graph else []
     table.add_row("form", ", ".join(form))
-    table.add_row("proved against", proof_text(metadata))
+    table.add_row("proved against", proof_text(card.proof))
     if report is None:
         table.add_row("compared with PyTorch", styled(("no (--no-verify)", "yellow")))
     else:
@@ -50,14 +51,15 @@ def export_table(result: ExportResult) -> Table:
     return table
 
 
-def method_text(metadata: ArtifactMetadata) -> str:
+def method_text(card: ModelCard) -> str:
     """Method, schedule, and options that are not the default, in one line."""
     from tmdeploy.methods import build_method
 
-    defaults = build_method(metadata.method).options
-    changed = [f"{key}={value}" for key, value in metadata.method_options.items() if defaults.get(key) != value]
-    parts = [metadata.method]
-    if metadata.schedule_kind is not None:
-        parts.append(f"{metadata.schedule_kind} {schedule_text(metadata.schedule)}")
-        parts.append(f"in blocks {schedule_text(metadata.layers)}")
+    recipe, kind = card.reduction, card.schedule_kind
+    defaults = build_method(recipe.method).options
+    changed = [f"{key}={value}" for key, value in recipe.options.items() if defaults.get(key) != value]
+    parts = [recipe.method]
+    if kind is not None:
+        parts.append(f"{kind} {schedule_text(recipe.amounts)}")
+        parts.append(f"in blocks {schedule_text(recipe.layers)}")
     return ", ".join([*parts, *changed])

@@ -38,8 +38,9 @@ def print_inspection(found: Inspection, console: Console) -> None:
 def _facts(found: Inspection) -> Table:
     table = facts_table(found.path)
     table.add_row("file", f"{found.kind}, {found.bytes / 1e6:.1f} MB, sha256 {found.sha256[:16]}…")
-    if found.architecture is not None:
-        config = found.architecture
+    card, metadata = found.card, found.metadata
+    if card is not None:
+        config = card.architecture
         size = " x ".join(map(str, config.image_size))
         patch = f"patch {config.patch_size}, " if isinstance(config, VitConfig) else ""
         text = f"{config.name}: {size}, {patch}width {config.width}, {config.depth} blocks, "
@@ -53,34 +54,27 @@ def _facts(found: Inspection) -> Table:
             table.add_row(
                 "stem", f"multi-scale: patches of {config.patch_size}, {scales}; {config.resample} to the grid, {how}"
             )
-    metadata = found.metadata
-    if found.architecture is not None:
-        images, assumed = found.preprocessing, found.assumptions
-        if metadata is not None:
-            images, assumed = metadata.preprocessing, metadata.assumptions
-        for row in model_rows(found.architecture.model_dump(), images, assumed):
+        for row in model_rows(card):
             table.add_row(*row)
-    if metadata is not None:
-        table.add_row("method", method_text(metadata))
-        form = f"{metadata.precision}, {metadata.lowering} lowering, tmdeploy {metadata.tool_version}"
-        table.add_row("made", f"from {metadata.source_name}, {form}, torch {metadata.torch_version}")
-        table.add_row("proved against", proof_text(metadata))
-        made = metadata.quantization
+    if card is None:
+        table.add_row("metadata", "none: not exported by tmdeploy")
+    elif metadata is None:  # a checkpoint
+        recipe, kind = card.reduction, card.schedule_kind
+        table.add_row("method", f"{recipe.method}, {kind} {schedule_text(recipe.amounts)}" if kind else recipe.method)
+    else:
+        table.add_row("method", method_text(card))
+        form = f"{metadata.precision}, {metadata.lowering} lowering"
+        if card.provenance is not None:
+            form += f", tmdeploy {card.provenance.tool_version}, torch {card.provenance.torch_version}"
+        table.add_row("made", f"from {card.source_name}, {form}")
+        table.add_row("proved against", proof_text(card.proof))
+        made, kind = metadata.quantization, metadata.schedule_input
         if made is not None:
             how = made.calibration if made.percentile is None else f"{made.percentile:g}th percentile"
             text = f"{made.quantized} nodes in {made.scheme}, {made.kept} kept in float ({', '.join(made.keep_float)})"
             table.add_row("quantised", f"{text}; {how} of {made.images} images, from {made.source_name}")
-        if metadata.runtime_schedule and metadata.schedule_kind is not None:
-            table.add_row(
-                "schedule",
-                f"input '{metadata.schedule_kind}', int64 [{len(metadata.layers)}]; {_RULE[metadata.schedule_kind]}",
-            )
-    elif found.recipe is not None:
-        recipe = found.recipe
-        kind = recipe.spec.schedule_kind
-        table.add_row("method", f"{recipe.method}, {kind} {schedule_text(recipe.amounts)}" if kind else recipe.method)
-    else:
-        table.add_row("metadata", "none: not exported by tmdeploy")
+        if kind is not None:
+            table.add_row("schedule", f"input '{kind}', int64 [{len(card.reduction.layers)}]; {_RULE[kind]}")
     if found.opsets:
         opsets = ", ".join(f"{domain} {version}" for domain, version in found.opsets.items())
         needs = "" if found.oldest_onnxruntime is None else f"; ONNX Runtime {found.oldest_onnxruntime} or later"

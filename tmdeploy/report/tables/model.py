@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 
-from tmdeploy.card.metadata import Assumption, Preprocessing
+from tmdeploy.card.card import ModelCard
 
 # Fields of `VitConfig` that decide what is computed and that no weight shows, as rows call them.
 _COMPUTE = {
@@ -16,26 +16,14 @@ _COMPUTE = {
 }
 
 
-def model_rows(
-    architecture: Mapping[str, object], preprocessing: Preprocessing | None, assumptions: Iterable[Assumption]
-) -> Iterator[tuple[str, str]]:
-    """Name and text of each row.
-
-    Args:
-        architecture: `VitConfig` as a dict; files of older versions lack some of its fields.
-        preprocessing: How images become the input.
-        assumptions: What was assumed about the checkpoint.
-    """
-    yield (
-        "computes with",
-        ", ".join(text.format(architecture[key]) for key, text in _COMPUTE.items() if key in architecture),
-    )
-    if preprocessing is not None:
-        mean, std = (",".join(map(str, values)) for values in (preprocessing.mean, preprocessing.std))
-        crop = f"{preprocessing.interpolation}, crop {preprocessing.crop_pct:g} {preprocessing.crop_mode}"
-        yield "images", f"mean {mean}, std {std}, {crop}"
+def model_rows(card: ModelCard) -> Iterator[tuple[str, str]]:
+    """Name and text of each row."""
+    config, images = card.architecture.model_dump(), card.preprocessing
+    yield "computes with", ", ".join(text.format(config[key]) for key, text in _COMPUTE.items() if key in config)
+    mean, std = (",".join(map(str, values)) for values in (images.mean, images.std))
+    yield "images", f"mean {mean}, std {std}, {images.interpolation}, crop {images.crop_pct:g} {images.crop_mode}"
     by_reason: dict[str, list[str]] = {}
-    for one in assumptions:
+    for one in card.assumptions:
         by_reason.setdefault(one.why, []).append(one.key)
     if by_reason:
         text = "; ".join(f"{', '.join(keys)} ({why})" for why, keys in by_reason.items())

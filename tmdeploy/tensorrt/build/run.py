@@ -173,9 +173,9 @@ def prepare(
         passes.append(ConvertPrecision(precision, request.keep_fp32, steps, path))
     elif precision == "tf32":
         notes.append("tf32 holds for every matrix product, the planners' too: about 3 % of images get another plan")
-    if metadata is not None and metadata.runtime_schedule and metadata.schedule_kind is not None:
+    if metadata is not None and metadata.schedule_input is not None:
         # TensorRT's parser knows no inputs with defaults: it takes those for constants
-        passes.append((RequireInput if schedule is not None else FixInput)(metadata.schedule_kind))
+        passes.append((RequireInput if schedule is not None else FixInput)(metadata.schedule_input))
     sizes = {(profile.min, profile.max) for profile in request.profiles}
     if len(sizes) == 1 and all(profile.static for profile in request.profiles):
         passes.append(FixShapes({images.name: (request.profiles[0].opt,)}))

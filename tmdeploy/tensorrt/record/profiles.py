@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tmdeploy.card.facts import read_config
 from tmdeploy.card.metadata import ArtifactMetadata
-from tmdeploy.card.recipe import Recipe
 from tmdeploy.card.schedule import clipped, schedule_text
 from tmdeploy.errors import ArtifactError, UsageError
 
@@ -84,14 +82,15 @@ def parse_schedule(text: str, metadata: ArtifactMetadata) -> ScheduleRange:
         UsageError: The file's schedule is fixed, or the ends are not ascending or below what is possible.
     """
     option = "--schedule-range"
-    if metadata.schedule_kind is None:
+    card, kind = metadata.card, metadata.schedule_input
+    if not card.reduces:
         raise UsageError(f"{option}: the model reduces no tokens")
-    if not metadata.runtime_schedule:
+    if kind is None:
         raise UsageError(
             f"{option}: the file was exported with a fixed schedule",
             remedy="Export it with --runtime-r to have a range",
         )
-    steps = len(metadata.layers)
+    steps = len(card.reduction.layers)
     ends = [values * steps if len(values) == 1 else values for values in _three(text, option)]
     for values in ends:
         if len(values) != steps:
@@ -99,16 +98,14 @@ def parse_schedule(text: str, metadata: ArtifactMetadata) -> ScheduleRange:
     low, best, high = ends
     if any(not a <= b <= c for a, b, c in zip(low, best, high, strict=True)):
         raise UsageError(f"{option} {text}: min, opt and max are not in ascending order")
-    config = read_config(metadata.architecture)
-    if metadata.schedule_kind == "keep" and min(low) < 1:
+    if kind == "keep" and min(low) < 1:
         raise UsageError(f"{option} {text}: at least one patch token is kept")
-    recipe = Recipe.of(metadata)
-    ranges = [recipe.steps(config.tokens, config.num_prefix, values) for values in (low, high)]
+    ranges = [card.steps(values) for values in (low, high)]
     counts = [[step.tokens_out for step in steps] for steps in ranges]
     fewest, most = (tuple(pick(pair) for pair in zip(*counts, strict=True)) for pick in (min, max))
-    over = clipped(ranges[1], metadata.schedule_kind, prefix=config.num_prefix)
+    over = clipped(ranges[1], kind, prefix=card.num_prefix)
     return ScheduleRange(
-        kind=metadata.schedule_kind,
+        kind=kind,
         min=low,
         opt=best,
         max=high,

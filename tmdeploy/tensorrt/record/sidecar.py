@@ -7,9 +7,13 @@ from enum import Enum
 from pathlib import Path, PurePath
 from typing import Annotated, Literal
 
+import pydantic_core
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tmdeploy.card.metadata import ArtifactMetadata, FileName, check_consistent, check_version
+from tmdeploy.card.card import ModelCard
+from tmdeploy.card.fields import FileName, first_problem
+from tmdeploy.card.metadata import ArtifactMetadata, check_consistent
+from tmdeploy.card.upgrade import SIDECAR_VERSION, upgraded
 from tmdeploy.errors import ArtifactError
 from tmdeploy.system.files import write_text
 from tmdeploy.tensorrt.record.kernels import KernelCount
@@ -17,7 +21,6 @@ from tmdeploy.tensorrt.record.layers import layers_path
 from tmdeploy.tensorrt.record.profiles import BatchRange, ScheduleRange
 from tmdeploy.tensorrt.sdk.flavor import Flavor
 
-SIDECAR_VERSION = 1
 Precision = Literal[
     "fp32", "tf32", "fp16", "bf16",
     "int8", "int8+tf32", "int8+fp16", "int8+bf16",
@@ -108,10 +111,10 @@ class BuildMemory(_Frozen):
 class EngineRecord(_Frozen):
     """The sidecar."""
 
-    schema_: str = Field(default="tmdeploy.engine/1", alias="schema")
-    version: int = SIDECAR_VERSION
+    schema_: str = Field(default="tmdeploy.engine/2", alias="schema")
+    version: Literal[2] = SIDECAR_VERSION
     tool_version: str
-    flavor: Flavor = Field(validation_alias="flavour", serialization_alias="flavour")
+    flavor: Flavor
     tensorrt_version: str
     platform: str = Field(description="operating system and machine it was built for: linux-x86_64")
     gpu: str | None = Field(default=None, description="name; none where it was built without one")
@@ -146,6 +149,17 @@ class EngineRecord(_Frozen):
     model: ArtifactMetadata | None = Field(default=None, description="of the ONNX file; none for a foreign one")
 
     @property
+    def card(self) -> ModelCard | None:
+        """What its model is; None for a foreign one."""
+        return None if self.model is None else self.model.card
+
+    @property
+    def metadata(self) -> ArtifactMetadata | None:
+        """`model` with the schedule's input as the engine has it, none where its schedule is fixed."""
+        kind = None if self.schedule is None else self.schedule.kind
+        return None if self.model is None else self.model.model_copy(update={"schedule_input": kind})
+
+    @property
     def source(self) -> str:
         """`source_name` for a command line: quoted, and never an option."""
         name = PurePath(self.source_name).name or "MODEL.onnx"
@@ -164,7 +178,7 @@ def build_again(engine: Path, record: EngineRecord) -> str:
 
 def step_blocks(record: EngineRecord) -> tuple[int, ...]:
     """Block of every reduction step; empty for a foreign file."""
-    return record.model.layers if record.model is not None else ()
+    return record.card.reduction.layers if record.card is not None else ()
 
 
 def sidecar_path(engine: Path) -> Path:
@@ -183,7 +197,7 @@ def write_sidecar(engine: Path, record: EngineRecord) -> None:
 
 
 def read_sidecar(engine: Path) -> EngineRecord:
-    """Read the sidecar of an engine.
+    """Read the sidecar of an engine, of any version.
 
     Raises:
         ArtifactError: It is missing, damaged, or of a newer version.
@@ -196,14 +210,10 @@ def read_sidecar(engine: Path) -> EngineRecord:
             remedy=f"Copy it from where the engine was built, or build again: tmdeploy build MODEL.onnx -o {engine}",
         )
     try:
-        text = path.read_text(encoding="utf-8")
-        check_version(text, SIDECAR_VERSION, "sidecar", path)
-        record = EngineRecord.model_validate_json(text)
-    except (ValidationError, UnicodeDecodeError) as error:
-        what = "it is not UTF-8"
-        if isinstance(error, ValidationError):
-            first = error.errors()[0]
-            what = f"{'.'.join(str(part) for part in first['loc']) or 'document'}: {first['msg']}"
+        document = upgraded(pydantic_core.from_json(path.read_bytes()), "sidecar", path)
+        record = EngineRecord.model_validate(document)
+    except ValueError as error:  # no JSON, no UTF-8, or another document
+        what = first_problem(error) if isinstance(error, ValidationError) else str(error)
         raise ArtifactError(
             f"is no sidecar that this version can read ({what})",
             path=path,

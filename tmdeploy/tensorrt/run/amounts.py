@@ -27,7 +27,7 @@ def amounts_for(record: EngineRecord, schedule: Sequence[int] | None, *, name: s
             f"{name} was built with a fixed schedule", remedy="Build it with --schedule-range to change it"
         )
     if schedule is None:
-        default = record.model.schedule if record.model is not None else allowed.opt
+        default = record.card.reduction.amounts if record.card is not None else allowed.opt
         inside = all(a <= b <= c for a, b, c in zip(allowed.min, default, allowed.max, strict=True))
         return default if inside else allowed.opt
     chosen = tuple(schedule)
