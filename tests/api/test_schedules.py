@@ -12,14 +12,21 @@ from tests.cli.running import run
 from tests.conftest import EXAMPLES
 from tmdeploy.api import schedules as option
 from tmdeploy.backends import open_runner
+from tmdeploy.card.arch import VitConfig
+from tmdeploy.card.card import ModelCard
 from tmdeploy.card.recipe import make_recipe
 from tmdeploy.errors import TmdeployWarning, UsageError
 
 CHECKPOINT, IMAGE = EXAMPLES / "digits_tome.pt", EXAMPLES / "digits" / "3_0.png"
-TOME = option.Reducer("tome.onnx", make_recipe("tome", depth=12, tokens=197, prefix=1), 197, 1, 12)
-EVIT = option.Reducer("evit.onnx", make_recipe("evit", depth=12, tokens=197, prefix=1), 197, 1, 12)
-NONE = option.Reducer("none.onnx", make_recipe("none", depth=12, tokens=197, prefix=1), 197, 1, 12)
-FOREIGN = option.Reducer("foreign.onnx", None, 0, 0, 0)
+
+
+def _deit(method: str) -> option.Reducer:
+    card = ModelCard(architecture=VitConfig(), recipe=make_recipe(method, depth=12, tokens=197, prefix=1))
+    return option.Reducer(f"{method}.onnx", card, fixed=False)
+
+
+TOME, EVIT, NONE = map(_deit, ("tome", "evit", "none"))
+FOREIGN = option.Reducer("foreign.onnx", None, fixed=False)
 
 
 def test_every_command_that_runs_a_schedule_takes_all_three():

@@ -44,7 +44,7 @@ def test_tmdeploys_own_file_needs_nothing_else(tmp_path, suffix):
 def test_the_files_are_as_documented(tmp_path):
     save_checkpoint(tmp_path / "a.pt", small_model(), recipe=RECIPE, class_names=CLASSES)
     held = torch.load(tmp_path / "a.pt", weights_only=True)
-    assert held.keys() == {"format", "version", "config", "state_dict"}
+    assert held.keys() == {"format", "version", "card", "state_dict"}
     assert (held["format"], held["version"]) == ("tmdeploy", 1)
     assert held["config"].keys() == {"architecture", "recipe", "preprocessing", "class_names"}
     assert held["card"]["recipe"]["method"] == "tome"
