@@ -7,7 +7,7 @@ PATHS = [Path("val/n02123045/a.jpg"), Path("val/n02099601/3_b.jpg")]
 
 
 def _runner(classes: int, names: tuple[str, ...] = ()) -> SimpleNamespace:
-    return SimpleNamespace(metadata=None, config=SimpleNamespace(num_classes=classes), class_names=names)
+    return SimpleNamespace(card=SimpleNamespace(num_classes=classes), class_names=names)
 
 
 def test_the_report_says_where_classes_are_from_the_order_of_folders():

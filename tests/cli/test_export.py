@@ -18,7 +18,7 @@ def test_export_alone_suffices_for_tmdeploys_own_checkpoint(tmp_path: Path, caps
     assert "plans equal" in done.out
     document = json.loads(report.read_text())
     assert document["schema"] == "tmdeploy.export/2"
-    assert document["metadata"]["schedule"] == [8] * 6
+    assert document["metadata"]["card"]["recipe"]["amounts"] == [8] * 6
     assert document["verification"]["divergent"] == 0
     assert onnxruntime.InferenceSession(output).get_inputs()[0].shape == ["batch", 3, 32, 32]
 
@@ -34,9 +34,8 @@ def test_plain_weights_take_everything_from_options(tmp_path: Path, capsys: pyte
     assert done.code == 0
     document = json.loads(done.out)  # JSON alone on stdout
     assert document["path"] == str(tmp_path / "plain.onnx")
-    assert document["metadata"]["layers"] == [1, 3]
-    assert document["metadata"]["schedule"] == [52, 26]
-    assert document["metadata"]["method_options"]["weight"] == "exp_sim"
+    recipe = document["metadata"]["card"]["recipe"]
+    assert (recipe["layers"], recipe["amounts"], recipe["options"]["weight"]) == ([1, 3], [52, 26], "exp_sim")
     assert document["metadata"]["lowering"] == "portable"
 
 

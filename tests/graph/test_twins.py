@@ -10,6 +10,7 @@ import tmdeploy
 from tests.export.exporting import open_session, save_tiny
 from tests.vits import tiny_images, tiny_vit
 from tmdeploy.card.metadata import METADATA_KEY, ArtifactMetadata, parse
+from tmdeploy.card.recipe import Recipe
 from tmdeploy.errors import ArtifactError
 from tmdeploy.export import ExportRequest, export_checkpoint
 from tmdeploy.graph.twins import MakeTwin
@@ -109,7 +110,7 @@ def test_twins_say_that_they_reduce_nothing(made: Callable[..., Made]):
         twin = MakeTwin(kind, metadata)(onnx.load(path))[0]
         text = {entry.key: entry.value for entry in twin.metadata_props}[METADATA_KEY]
         found = parse(text, path="twin")
-        assert (found.method, found.steps, found.schedule, found.runtime_schedule) == ("none", (), (), False)
+        assert (found.card.recipe, found.steps, found.schedule_input) == (Recipe(method="none"), (), None)
         assert found.card.architecture == metadata.card.architecture
 
 

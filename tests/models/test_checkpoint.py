@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from tests.models.weights import SMALL, small_model, small_weights
 from tmdeploy.backends import backend_for
 from tmdeploy.card.arch import VitConfig
+from tmdeploy.card.card import ModelCard
 from tmdeploy.card.preprocessing import Preprocessing
 from tmdeploy.card.recipe import make_recipe
 from tmdeploy.errors import ArtifactError, CheckpointError, UsageError
@@ -107,7 +108,7 @@ def test_a_named_architecture_brings_its_preprocessing(tmp_path, timm):
     images = torch.randn(1, 3, 224, 224)
     with torch.no_grad():
         torch.testing.assert_close(model(images), theirs(images), rtol=0, atol=1e-5)
-    assert load_checkpoint(tmp_path / "vit.pth").preprocessing.mean == (0.485, 0.456, 0.406)
+    assert load_checkpoint(tmp_path / "vit.pth").card.preprocessing.mean == (0.485, 0.456, 0.406)
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["foreign", "own"])
@@ -232,7 +233,7 @@ def test_a_missing_file_and_a_folder(tmp_path):
 
 def test_the_model_follows_the_config_of_what_was_loaded(tmp_path):
     loaded = load_checkpoint(save_weights(tmp_path, small_weights()))
-    wrong = dataclasses.replace(loaded, config=VitConfig(name="deit_small_patch16_224"))
+    wrong = dataclasses.replace(loaded, card=ModelCard(architecture=VitConfig(name="deit_small_patch16_224")))
     with pytest.raises(CheckpointError, match=r"do not fit deit_small_patch16_224: 1\d\d missing"):
         build_model(wrong)
     assert isinstance(build_model(loaded), VisionTransformer)
@@ -284,7 +285,7 @@ def test_positions_can_be_resized_as_the_official_deit_and_evit_do(tmp_path, own
     entry = {one.key: (one.value, one.why) for one in loaded.card.assumptions}
     assert entry["pos_embed_resize"] == ("bicubic", "--assume")
     usual, told = load_model(path, image_size=24)
-    assert {one.key: one.value for one in told.assumptions}["pos_embed_resize"] == "bicubic_antialias"
+    assert {one.key: one.value for one in told.card.assumptions}["pos_embed_resize"] == "bicubic_antialias"
     assert (usual.pos_embed - expected).abs().max() > 1e-3
 
 
@@ -318,7 +319,7 @@ def test_official_names_of_deit_three_are_asked_about(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"depth": 10**8}, "architecture.depth: Input should be less than or equal to 512"),
+        ({"depth": 10**8}, "architecture.vit.depth: Input should be less than or equal to 512"),
         ({"depth": 300}, "its description says that depth is 300, its weights that it is 2"),
         ({"width": 128}, "its description says that width is 128, its weights that it is 64"),
         ({"num_classes": 10**7}, "num_classes is 10000000, its weights that it is 5"),

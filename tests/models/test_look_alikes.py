@@ -57,7 +57,7 @@ def test_it_is_told_what_was_assumed_and_saying_so_makes_it_right(timm, tmp_path
     plain, loaded = load_model(tmp_path / "a.pth")
     assert f" {key} " in loaded.notes[0]
     right, settled = load_model(tmp_path / "a.pth", assume=[said])
-    assert {one.key: one.why for one in settled.assumptions}[key] == "--assume"
+    assert {one.key: one.why for one in settled.card.assumptions}[key] == "--assume"
     assert all(f" {key} " not in note for note in settled.notes)
     with torch.no_grad():
         expected = theirs(images)

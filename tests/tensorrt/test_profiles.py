@@ -89,9 +89,10 @@ def test_an_end_beyond_what_is_possible_is_clipped(
 
 def test_a_fixed_schedule_has_no_range(tome: tuple[onnx.ModelProto, ArtifactMetadata]):
     with pytest.raises(UsageError, match="fixed schedule.*--runtime-r"):
-        parse_schedule("0:1:2", tome[1].model_copy(update={"runtime_schedule": False}))
+        parse_schedule("0:1:2", tome[1].model_copy(update={"schedule_input": None}))
+    bare = tome[1].card.replace(recipe=None)
     with pytest.raises(UsageError, match="reduces no tokens"):
-        parse_schedule("0:1:2", tome[1].model_copy(update={"schedule_kind": None}))
+        parse_schedule("0:1:2", tome[1].model_copy(update={"card": bare, "schedule_input": None}))
 
 
 def test_an_unbounded_graph_is_refused(tome: tuple[onnx.ModelProto, ArtifactMetadata]):
