@@ -41,7 +41,7 @@ def main(
                     checkpoint=source, output=output, method="tome", r=13, against=against if arm == "with" else None
                 )
                 start = perf_counter(), process_time()
-                proof = export_checkpoint(request).metadata.proof
+                proof = export_checkpoint(request).metadata.card.proof
                 assert (proof is not None) == (arm == "with")
                 took = perf_counter() - start[0], process_time() - start[1]
                 print(f"round {number}, {arm}: {took[0]:.1f} s, processor {took[1]:.1f} s", flush=True)

@@ -46,8 +46,8 @@ def test_the_files_are_as_documented(tmp_path):
     save_checkpoint(tmp_path / "a.pt", small_model(), recipe=RECIPE, class_names=CLASSES)
     held = torch.load(tmp_path / "a.pt", weights_only=True)
     assert held.keys() == {"format", "version", "card", "state_dict"}
-    assert (held["format"], held["version"]) == ("tmdeploy", 1)
-    assert held["config"].keys() == {"architecture", "recipe", "preprocessing", "class_names"}
+    assert (held["format"], held["version"]) == ("tmdeploy", 2)
+    assert held["card"].keys() == ModelCard.model_fields.keys()
     assert held["card"]["recipe"]["method"] == "tome"
     save_checkpoint(tmp_path / "a.safetensors", small_model())
     with safe_open(tmp_path / "a.safetensors", framework="pt") as stream:
