@@ -98,7 +98,6 @@ class Runner(Protocol):
         path: Of the file.
         facts: What computes it, and how; known once it is open, and still when it is closed.
         metadata: Of an exported file; None for a checkpoint and a file of other origin.
-        card: What the model is; None for a file of other origin.
         preprocessing: How pixels become its input.
         pixels_in: Whether it takes uint8 pixels.
         class_names: One a class, or none.
@@ -114,7 +113,6 @@ class Runner(Protocol):
     path: Path
     facts: RunnerFacts
     metadata: ArtifactMetadata | None
-    card: ModelCard | None
     preprocessing: Preprocessing
     pixels_in: bool
     class_names: tuple[str, ...]
@@ -122,6 +120,11 @@ class Runner(Protocol):
     notes: tuple[str, ...] = ()
     plans_withheld: str | None = None
     compute_seconds: float | None = None
+
+    @property
+    def card(self) -> ModelCard | None:
+        """What the model is; None for a file of other origin."""
+        return None if self.metadata is None else self.metadata.card
 
     @property
     def parts(self) -> OpensParts | None:

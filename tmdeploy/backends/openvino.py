@@ -66,7 +66,6 @@ class OpenvinoRunner(Runner):
         start = perf_counter()
         self._core = Core(path, threads=threads, native=native, precision=precision)
         proto, self.metadata = read_onnx(path, model)
-        self.card = None if self.metadata is None else self.metadata.card
         if not proto.graph.output:
             raise ArtifactError("computes nothing", path=path, remedy="Export it again")
         self._logits = proto.graph.output[0].name

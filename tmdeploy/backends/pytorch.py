@@ -30,7 +30,6 @@ class PytorchRunner(Runner):
     """A patched module behind the runner protocol; see `backends.base.Runner`.
 
     Attributes:
-        card: Of the checkpoint, with the method and schedule that it was patched with.
         preprocessing: From the card.
         class_names: From the card.
         load_seconds: Reading and building.
@@ -55,7 +54,6 @@ class PytorchRunner(Runner):
         from tmdeploy.patching import reduction_of
 
         self.name, self.path = name, path
-        self.card: ModelCard | None = card
         self._card, self.preprocessing, self.class_names = card, card.preprocessing, card.class_names
         self.load_seconds = 0.0
         self.notes = notes
@@ -73,6 +71,11 @@ class PytorchRunner(Runner):
             method=card.reduction.method,
             in_reports={"mode": "eager, scaled_dot_product_attention"},
         )
+
+    @property
+    def card(self) -> ModelCard:
+        """Of the checkpoint, with the method and schedule that it was patched with."""
+        return self._card
 
     def infer(self, images: NDArray[np.generic], schedule: Sequence[int] | None = None) -> Array:
         """Logits, f32 [B, classes]. Raises UsageError for a schedule of the wrong length."""
@@ -138,8 +141,8 @@ class _Running:
     def __enter__(self) -> None:
         runner, torch = self._runner, self._runner._torch
         self._threads_before = torch.get_num_threads()
-        amounts = runner._card.reduction.amounts if self._schedule is None else tuple(self._schedule)
-        runner._card.steps(amounts)  # refuses what cannot be meant
+        amounts = runner.card.reduction.amounts if self._schedule is None else tuple(self._schedule)
+        runner.card.steps(amounts)  # refuses what cannot be meant
         runner._state.set_schedule(amounts)
         if runner._threads is not None and runner._threads != self._threads_before:
             torch.set_num_threads(runner._threads)

@@ -42,7 +42,7 @@ class TensorrtRunner(Runner):
         self.record = record = self._fit.record
         self._session = Session(path, self._fit, weight_budget=weight_budget)
         self.load_seconds = perf_counter() - start
-        self.metadata, self.card = record.metadata, record.card
+        self.metadata = record.metadata
         image = next(tensor for tensor in record.inputs if not tensor.shape_input)
         self._image = image
         self.pixels_in = image.type == "uint8"

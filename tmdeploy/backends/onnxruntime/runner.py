@@ -111,7 +111,6 @@ class OnnxRuntimeRunner(Runner):
         self._output = outline.output.name
         text = outline.entries.get(METADATA_KEY)
         self.metadata = None if text is None else parse(text, path=str(path))
-        self.card = None if self.metadata is None else self.metadata.card
         self._input = self._image_input(outline.inputs)
         self.pixels_in = self._input.type == "tensor(uint8)"
         if self.metadata is not None:
