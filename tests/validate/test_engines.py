@@ -32,8 +32,8 @@ class _Engine(Runner):
         recipe = inner.card.reduction
         if schedule is not None:
             recipe = recipe.model_copy(update={"amounts": schedule})
-        self.card = inner.card.replace(recipe=recipe)
-        self.metadata = inner.model_copy(update={"card": self.card, "schedule_input": None})
+        card = inner.card.replace(recipe=recipe)
+        self.metadata = inner.model_copy(update={"card": card, "schedule_input": None})
         self.preprocessing, self.pixels_in = self._inner.preprocessing, self._inner.pixels_in
         self.class_names, self.load_seconds = self._inner.class_names, 0.0
         self.facts = RunnerFacts(backend="tensorrt", version="TensorRT 11.4", precision="fp32")
