@@ -72,7 +72,7 @@ def test_names_must_be_as_many_as_classes(images: list[Path]):
 
 def test_a_model_without_a_classifier_is_refused(images: list[Path]):
     runner = _Runner(np.zeros((2, 384)))
-    assert classify(runner, images).images[0].guesses
+    classify(runner, images)  # a file of other origin says nothing of it
     runner.card = ModelCard(architecture=VitConfig(num_classes=0))
     with pytest.raises(ArtifactError, match=r"m\.onnx: has no classifier: it gives features"):
         classify(runner, images)
