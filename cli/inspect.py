@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 def inspect(call: Call, layers: bool, json: str | None) -> None:
     """Show metadata, inputs, schedule, token counts per block and MACs of a model file; layers and memory of an engine.
 
+    --batch, --iterations, --r, --keep and --schedule are those of the runs that --profile times.
+
     tmdeploy inspect deit_s.onnx
     """
     from tmdeploy.backends import backend_for

@@ -19,7 +19,11 @@ from tests.cli.running import run
 from tests.cli.test_main import BLOCK_TORCH
 from tests.conftest import EXAMPLES
 from tmdeploy.errors import ArtifactError, UsageError
+from tmdeploy.export.request import ExportRequest, FileForm
+from tmdeploy.quantize.request import QuantizeRequest
 from tmdeploy.report.schemas.document import Result
+from tmdeploy.tensorrt.build.request import BuildRequest
+from tmdeploy.tensorrt.record.sidecar import Options
 
 CHECKPOINT, DIGITS = EXAMPLES / "digits_tome.pt", EXAMPLES / "digits"
 PHOTO = DIGITS / "3_0.png"
@@ -165,6 +169,30 @@ def test_options_for_every_model_are_the_same_in_every_command(group: tuple[str,
         commands = readers if name != "json" else COMMANDS
         found = [next(one for one in app.commands[command].params if one.name == name) for command in commands]  # type: ignore[attr-defined]
         assert len({(tuple(one.opts), one.help, one.metavar, one.default) for one in found}) == 1, name
+
+
+@pytest.mark.parametrize(
+    ("verb", "requests", "renamed"),
+    [
+        (
+            "export",
+            (FileForm, ExportRequest),
+            {"runtime_schedule": "runtime_r", "outputs": "extra_output", "verify_images": "verify_data"},
+        ),
+        ("quantize", (QuantizeRequest,), {}),
+        ("build", (BuildRequest, Options), {"workspace_mib": "workspace"}),
+    ],
+)
+def test_what_verbs_pass_on_has_no_other_defaults(verb: str, requests: tuple[type, ...], renamed: dict[str, str]):
+    ours = {name: one.default for name, one in inspect.signature(getattr(tmdeploy, verb)).parameters.items()}
+    compared = 0
+    for request in requests:
+        for name, one in inspect.signature(request).parameters.items():
+            default = ours.get(renamed.get(name, name), inspect.Parameter.empty)
+            if inspect.Parameter.empty not in (default, one.default) and not (default is None and one.default):
+                assert default == one.default, name
+                compared += 1
+    assert compared >= 9
 
 
 def test_every_option_is_used():

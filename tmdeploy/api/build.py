@@ -32,7 +32,7 @@ def build(
     max_batch: int | None = None,
     profile: str | int | Sequence[str | int] = (),
     schedule_range: str | None = None,
-    target_sm: str | Sequence[str] | None = None,
+    target_sm: str | Sequence[str] = (),
     plugins: Literal["auto", "aot", "none"] = "auto",
     plugin: FilePath | None = None,
     embed_plugin: bool = False,
@@ -116,7 +116,7 @@ def build(
     if profiles and any(limit is not None for limit in limits):
         raise UsageError("--profile and --min-batch, --opt-batch, --max-batch say the same: give one kind")
     engine = engine_path(model, output)
-    targets = (target_sm or "").split(",") if target_sm is None or isinstance(target_sm, str) else target_sm
+    targets = target_sm.split(",") if isinstance(target_sm, str) else target_sm
     request = BuildRequest(
         model=Path(model),
         output=engine,
