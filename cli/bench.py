@@ -7,11 +7,10 @@ from pathlib import Path
 from tmdeploy.api.bench import bench as verb
 
 from .command import Call, command
-from .console import Output
 
 
-@command(verb, "engine", "timeout", "native", "trust_engine", "json", optional=["model"])
-def bench(call: Call, engine: list[Path] | None, json: str | None) -> None:
+@command(verb, "engine", "timeout", "native", "trust_engine", optional=["model"])
+def bench(call: Call, engine: list[Path] | None) -> None:
     """Time models side by side in interleaved rounds, each against its own unmerged twin.
 
     tmdeploy bench deit_s.onnx deit_small.pth --batch 1,8
@@ -23,7 +22,7 @@ def bench(call: Call, engine: list[Path] | None, json: str | None) -> None:
     from tmdeploy.report.tables.bench import print_bench
 
     models = [*call.files("model"), *(engine or ())]
-    out = Output(json, reads=[*models, *call.files("data")])
+    out = call.output(reads=[*models, *call.files("data")])
     report = call(model=models)
     print_bench(report, out.console)
     out.emit(report)

@@ -6,11 +6,11 @@ from tmdeploy.api.build import build as verb
 from tmdeploy.api.build import engine_path
 
 from .command import Call, command
-from .console import Output, own_stdout
+from .console import own_stdout
 
 
-@command(verb, "json")
-def build(call: Call, json: str | None) -> None:
+@command(verb)
+def build(call: Call) -> None:
     """Build a TensorRT or TensorRT-RTX engine, and a sidecar that says what it is and what it needs.
 
     A checkpoint is exported first, as tmdeploy export does it: --method and what follows are for that.
@@ -24,7 +24,7 @@ def build(call: Call, json: str | None) -> None:
     engine = engine_path(call["model"], call["output"])
     exported = engine.with_suffix(".onnx") if backend_for(call["model"]).reads_checkpoints else None
     writes = {**engine_files(engine), "--timing-cache": call["timing_cache"], "the exported file": exported}
-    out = Output(json, reads=call.files("model", "plugin"), writes=writes)
+    out = call.output(reads=call.files("model", "plugin"), writes=writes)
     with own_stdout(call["against"]):
         result = call()
     out.console.print(engine_table(result.path, result.record, title=f"Built {result.path}"))

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 from tmdeploy.api.arguments import Checkpoint
 
-from .console import progress, warnings_shown
+from .console import Output, progress, warnings_shown
 from .options import OPTIONS, PROCESS, Option
 
 Command = Callable[..., None]
+_JSON = "json"
 _PYTHON_ONLY = {"progress", "preprocessing", "name", "export.class_names", "scheme"}
 
 
 class Call:
     """A verb and what was typed for it; `call()` runs it, and shows progress and warnings meanwhile."""
 
-    def __init__(self, verb: Callable[..., Any], typed: dict[str, Any]) -> None:
-        self.verb, self.typed = verb, typed
+    def __init__(self, verb: Callable[..., Any], typed: dict[str, Any], json: str | None) -> None:
+        self.verb, self.typed, self._json = verb, typed, json
 
     def __getitem__(self, name: str) -> Any:
         """What was typed; None where nothing was."""
@@ -33,6 +35,10 @@ class Call:
             value = self.typed.get(name)
             found += value if isinstance(value, list) else [] if value is None else [value]
         return found
+
+    def output(self, *, reads: Iterable[str | Path], writes: Mapping[str, Path | None] | None = None) -> Output:
+        """Where the result goes; made before the verb runs, since it checks all that is to be written."""
+        return Output(self._json, reads=reads, writes=writes)
 
     def __call__(self, **more: Any) -> Any:
         """Run the verb."""
@@ -47,17 +53,18 @@ def command(
 ) -> Callable[[Callable[..., None]], Command]:
     """Give a command all options of a verb, and others.
 
-    The decorated function is called with a `Call` and the value of each of the others that is not of the process.
+    The decorated function is called with a `Call` and the value of each of the others that is not of the process. Every
+    command has `--json`.
 
     Args:
         verb: Of `tmdeploy.api`; its defaults are the command's.
-        others: Options that the verb does not have, by name: those of the process, `json`, ...
+        others: Options that the verb does not have, by name: those of the process, and its own.
         optional: Arguments that the verb needs and the command does not.
     """
 
     def decorate(body: Callable[..., None]) -> Command:
         name = body.__name__
-        defaults = {**parameters_of(verb, name), **dict.fromkeys(others)}
+        defaults = {**parameters_of(verb, name), **dict.fromkeys((*others, _JSON))}
         defaults |= dict.fromkeys(optional)
         defaults |= {other: PROCESS[other][0] for other in others if other in PROCESS}
         found = {key: find(name, key) for key in defaults}
@@ -76,10 +83,10 @@ def command(
             for key, (_, apply) in PROCESS.items():
                 if key in values:
                     apply(values.pop(key))
-            own = {key: values.pop(key) for key in others if key in values}
+            own = {key: values.pop(key) for key in (*others, _JSON) if key in values}
             typed = {key: value for key, value in values.items() if value is not None}
             with warnings_shown():
-                body(Call(verb, typed), **own)
+                body(Call(verb, typed, own.pop(_JSON)), **own)
 
         run.__signature__ = signature  # type: ignore[attr-defined]
         return run

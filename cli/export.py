@@ -6,11 +6,11 @@ from tmdeploy.api.export import export as verb
 from tmdeploy.api.export import export_path
 
 from .command import Call, command
-from .console import Output, own_stdout
+from .console import own_stdout
 
 
-@command(verb, "json")
-def export(call: Call, json: str | None) -> None:
+@command(verb)
+def export(call: Call) -> None:
     """Export a checkpoint to ONNX and compare the file with PyTorch before giving it its name.
 
     tmdeploy export deit_small.pth -o deit_s.onnx --method tome --r 13
@@ -20,7 +20,7 @@ def export(call: Call, json: str | None) -> None:
     against = call["against"]
     saved = [against] if against is not None and against.endswith(".npz") else []
     reads = [*call.files("model", "verify_data"), *saved]
-    out = Output(json, reads=reads, writes={"-o": export_path(call["model"], call["output"])})
+    out = call.output(reads=reads, writes={"-o": export_path(call["model"], call["output"])})
     with own_stdout(against):
         result = call()
     out.console.print(export_table(result))

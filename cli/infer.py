@@ -7,11 +7,11 @@ from pathlib import Path
 from tmdeploy.api.infer import infer as verb
 
 from .command import Call, command
-from .console import Output, warn_skipped
+from .console import warn_skipped
 
 
-@command(verb, "csv", "timeout", "native", "trust_engine", "json")
-def infer(call: Call, csv: Path | None, json: str | None) -> None:
+@command(verb, "csv", "timeout", "native", "trust_engine")
+def infer(call: Call, csv: Path | None) -> None:
     """Classify images: top-k table, CSV or JSON. Images that cannot be read are skipped, named and counted.
 
     tmdeploy infer deit_s.onnx photos/ --top-k 3
@@ -20,7 +20,7 @@ def infer(call: Call, csv: Path | None, json: str | None) -> None:
     from tmdeploy.report.tables.predictions import predictions_csv, predictions_table
     from tmdeploy.system.files import write_text
 
-    out = Output(json, reads=call.files("model", "image", "class_names"), writes={"--csv": csv})
+    out = call.output(reads=call.files("model", "image", "class_names"), writes={"--csv": csv})
     found = call()
     out.console.print(predictions_table(found))
     warn_skipped(((image.path, image.reason) for image in found.skipped), read=len(found.images))

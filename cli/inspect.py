@@ -8,15 +8,14 @@ from tmdeploy.api.inspect import inspect as verb
 from tmdeploy.api.inspect import not_an_engine
 
 from .command import Call, command
-from .console import Output
 
 if TYPE_CHECKING:
     from tmdeploy.report.console import PlainConsole
     from tmdeploy.tensorrt.explain.document import EngineInspection
 
 
-@command(verb, "layers", "timeout", "native", "trust_engine", "json")
-def inspect(call: Call, layers: bool, json: str | None) -> None:
+@command(verb, "layers", "timeout", "native", "trust_engine")
+def inspect(call: Call, layers: bool) -> None:
     """Show metadata, inputs, schedule, token counts per block and MACs of a model file; layers and memory of an engine.
 
     --batch, --iterations, --r, --keep and --schedule are those of the runs that --profile times.
@@ -27,7 +26,7 @@ def inspect(call: Call, layers: bool, json: str | None) -> None:
     from tmdeploy.report.tables.inspection import print_inspection
 
     model = call["model"]
-    out = Output(json, reads=[model])
+    out = call.output(reads=[model])
     is_engine = backend_for(model).name == "tensorrt"
     if layers and not is_engine:
         raise not_an_engine("--layers", model)

@@ -6,11 +6,11 @@ from tmdeploy.api.quantize import quantize as verb
 from tmdeploy.api.quantize import quantized_path
 
 from .command import Call, command
-from .console import Output, warn_skipped
+from .console import warn_skipped
 
 
-@command(verb, "int8", "fp8", "timeout", "native", "json")
-def quantize(call: Call, int8: bool | None, fp8: bool | None, json: str | None) -> None:
+@command(verb, "int8", "fp8", "timeout", "native")
+def quantize(call: Call, int8: bool | None, fp8: bool | None) -> None:
     """Quantise a model's linear layers, never its planners, and compare it with the original on other images.
 
     tmdeploy quantize deit_s.onnx --data photos/ --int8
@@ -22,7 +22,7 @@ def quantize(call: Call, int8: bool | None, fp8: bool | None, json: str | None) 
         raise UsageError("--int8 and --fp8 exclude each other" if int8 else "no scheme", remedy="Give --int8 or --fp8")
     scheme = "int8" if int8 else "fp8"
     output = quantized_path(call["model"], call["output"], scheme)
-    out = Output(json, reads=call.files("model", "data", "eval_data"), writes={"-o": output})
+    out = call.output(reads=call.files("model", "data", "eval_data"), writes={"-o": output})
     report = call(scheme=scheme)
     print_quantization(report, out.console)
     warn_skipped(report.calibration_skipped, read=report.record.images)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from tmdeploy.api.validate import validate as verb
 
 from .command import Call, command
-from .console import Output, warn_skipped
+from .console import warn_skipped
 
 
-@command(verb, "timeout", "native", "trust_engine", "json")
-def validate(call: Call, json: str | None) -> None:
+@command(verb, "timeout", "native", "trust_engine")
+def validate(call: Call) -> None:
     """Compare two models level by level: ops on the same inputs, decisions, logits, accuracy. Exit code 1 if any fails.
 
     tmdeploy validate deit_small.pth deit_s.onnx --data photos/
@@ -17,7 +17,7 @@ def validate(call: Call, json: str | None) -> None:
     from tmdeploy.errors import CheckFailed
     from tmdeploy.report.tables.validation import print_validation
 
-    out = Output(json, reads=call.files("reference", "candidate", "data"))
+    out = call.output(reads=call.files("reference", "candidate", "data"))
     report = call()
     print_validation(report, out.console)
     warn_skipped(report.skipped_images, read=report.images)

@@ -6,11 +6,11 @@ from tmdeploy.api.visualize import drawing_paths
 from tmdeploy.api.visualize import visualize as verb
 
 from .command import Call, command
-from .console import Output, warn_skipped
+from .console import warn_skipped
 
 
-@command(verb, "timeout", "native", "json")
-def visualize(call: Call, json: str | None) -> None:
+@command(verb, "timeout", "native")
+def visualize(call: Call) -> None:
     """Draw the merged groups of patches over each image, from the plans of the exported model.
 
     tmdeploy visualize deit_s.onnx photo.jpg -o groups.png
@@ -25,7 +25,7 @@ def visualize(call: Call, json: str | None) -> None:
     if not single:
         make_folder(output)  # else the drawings could not be written
     writes = {"-o": output} if single else {f"the drawing of {path}": target for path, target in targets.items()}
-    out = Output(json, reads=[*call.files("model"), *targets], writes=writes)
+    out = call.output(reads=[*call.files("model"), *targets], writes=writes)
     found = call()
     warn_skipped(((image.path, image.reason) for image in found.skipped), read=len(found.drawings))
     for drawn in found.drawings:
