@@ -22,21 +22,10 @@ OUTPUTS = ("plan", "size", "features")
 
 @dataclass(frozen=True, kw_only=True)
 class FileForm:
-    """The file to write, whatever it is made from.
+    """The file to write, whatever it is made from: arguments of `tmdeploy.export`, which says what they mean.
 
-    Attributes:
-        output: The `.onnx` to write.
-        opset: Version of the standard operators.
-        precision: Of weights and activations; planners, sizes and LayerNorm statistics stay fp32.
-        lowering: `custom`: nodes of domain `tmdeploy` with function bodies; `portable`: standard ops only.
-        runtime_schedule: Whether `r` or `keep` is an optional graph input.
-        dynamic_batch: Whether any batch size can be fed; else 1.
-        with_preprocessing: Take uint8 [batch, H, W, 3] pixels and normalise in the graph.
-        outputs: Extra outputs: any of `plan`, `size`, `features`.
-        passes: Graph passes to run after those of the export and before the comparison: of installed packages, by name,
-            or objects.
-        verify: Compare the file with PyTorch after writing.
-        verify_images: Real images or folders to compare on, besides random ones.
+    Three have names of their own: `runtime_schedule` is `runtime_r`, `outputs` is `extra_output`, `verify_images` is
+    `verify_data`.
     """
 
     output: str | Path
@@ -89,26 +78,9 @@ class FileForm:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportRequest(FileForm):
-    """Which checkpoint to export, with which reduction, and how.
+    """Which checkpoint to export, with which reduction, and how: arguments of `tmdeploy.export`.
 
-    Attributes:
-        checkpoint: `.pt`, `.pth` or `.safetensors`.
-        method: Reduction method; None takes the checkpoint's own recipe, else `none`.
-        r: As `--r`: 13, "26:0", [8, 8, 4].
-        keep: As `--keep`: 0.7, [0.9, 0.8, 0.7], [138, 97, 68].
-        schedule: As `--schedule`: either of the two, whichever the method takes.
-        layers: As `--layers`: "3,6,9", [3, 6, 9].
-        options: Named options of the method.
-        arch: Architecture by name; None infers it from the weights.
-        num_heads: Attention heads, where width / 64 is wrong.
-        assume: What else the weights do not show, by key, or as KEY=VALUE (docs/checkpoints.md).
-        image_size: Side of the input, pixels; None takes the checkpoint's.
-        deterministic: Planners accumulate in float64; else float32.
-        ema: Read the averaged weights.
-        ignore_extra: Leave out weights beside the ViT's.
-        trust_checkpoint: Allow unpickling, which runs whatever code the file holds.
-        against: The owner's own model, or what it returned, to prove ours against (`export.against`): `pkg.mod:build`,
-            `timm:NAME`, `transformers:FOLDER`, `outputs.npz`; a module, or a callable that builds one.
+    `options` are those of the method.
     """
 
     checkpoint: str | Path

@@ -22,24 +22,7 @@ MIN_OPSET = {"int8": 13, "fp8": 19}
 
 @dataclass(frozen=True)
 class QuantizeRequest:
-    """Options of a quantisation.
-
-    Attributes:
-        model: An fp32 `.onnx` with tmdeploy metadata.
-        output: The file to write.
-        scheme: `int8` (symmetric) or `fp8` (E4M3FN).
-        data: Images to calibrate on, and without `eval_data` to compare on: files, folders, globs.
-        keep_float: What stays in float: groups (`choice.GROUPS`), op types, patterns of node names.
-        images: Calibration images; at most half of `data` where the other half is what is compared on.
-        batch: Images at a time.
-        calibration: Where the ranges of activations come from.
-        percentile: Of magnitudes, for that calibration, 50 to 100.
-        eval_data: Images to compare on.
-        eval_images: At most this many of them.
-        max_drop: Largest drop of top-1 accuracy, as a share; without labels, of top-1 agreement. None judges nothing.
-        seed: Of the choice of images.
-        threads: Of ONNX Runtime.
-    """
+    """Arguments of `tmdeploy.quantize`, which says what they mean."""
 
     model: Path
     output: Path

@@ -18,24 +18,14 @@ PLUGINS = ("auto", "aot", "none")
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """One engine.
+    """One engine: arguments of `tmdeploy.build`, which says what they mean.
 
     Attributes:
         model: The `.onnx`.
-        output: The `.plan` or `.engine` to write; its sidecar gets `.json` appended.
-        flavor: `auto`, `tensorrt` or `rtx`.
-        precision: fp32, tf32, fp16 or bf16; None builds the file as it is, without TF32.
-        keep_fp32: What stays in fp32 in an fp16 or bf16 engine: groups, op types, patterns of node names.
-        profiles: One optimisation profile each.
-        schedule: Range of the runtime schedule, as `--schedule-range`; None fixes it at the file's default.
-        target_sm: Of TensorRT-RTX, such as `sm_89`; none takes its default.
-        plugins: For the ops of the domain: `aot` (ahead-of-time plugins), `none` (standard ops), or `auto` (the library
-            if one is named, else the ahead-of-time plugins where they can be had).
-        plugin: Library of C++ plugins for the ops of the domain.
-        embed_plugin: Carry that library in the engine.
-        timing_cache: Of full TensorRT; None takes the user's cache folder.
-        options: The rest.
-        command: What the user typed, for the sidecar.
+        profiles: One optimisation profile each, from `profile`, or `min_batch`, `opt_batch` and `max_batch`.
+        schedule: From `schedule_range`.
+        options: What the sidecar repeats, by trtexec's words.
+        command: What was typed, for the sidecar.
     """
 
     model: Path
