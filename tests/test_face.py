@@ -58,7 +58,8 @@ def test_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         verify_data=PHOTO,
         progress=lambda text, share=None: told.append(text),
     )
-    assert (result.path, result.metadata.schedule, result.metadata.runtime_schedule) == (made, (8,) * 6, False)
+    assert (result.path, result.metadata.schedule_input) == (made, None)
+    assert result.metadata.card.reduction.amounts == (8,) * 6
     assert result.verification is not None
     assert result.verification.passed
     assert "comparing with PyTorch" in told
@@ -246,7 +247,7 @@ def test_importing_loads_next_to_nothing():
 
 TYPED = """
 from pathlib import Path
-from tmdeploy import bench, build, export, infer, open_runner, quantize, validate
+from tmdeploy import bench, build, export, infer, load_card, open_runner, quantize, validate
 from tmdeploy.system.progress import Progress
 
 def show(text: str, share: float | None = None, /) -> None: ...
@@ -259,6 +260,7 @@ reveal_type(quantize("m.onnx", scheme="int8", data=["photos"]))
 reveal_type(validate("m.pt", "m.onnx", data=[Path("photos")], num_heads=3))
 reveal_type(infer("m.onnx", ["a.jpg"], top_k=5).images[0].top[0].name)
 reveal_type(open_runner("m.onnx"))
+reveal_type(load_card("m.onnx", arch="deit"))
 infer("m.onnx", "a.jpg", ema="yes")
 bench("m.onnx", device=1)
 """

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tmdeploy.api.export import export
     from tmdeploy.api.infer import infer
     from tmdeploy.api.inspect import inspect
-    from tmdeploy.api.models import open_runner
+    from tmdeploy.api.models import load_card, open_runner
     from tmdeploy.api.quantize import quantize
     from tmdeploy.api.validate import validate
     from tmdeploy.api.visualize import visualize
@@ -38,6 +38,7 @@ __all__ = [
     "export",
     "infer",
     "inspect",
+    "load_card",
     "open_runner",
     "patch",
     "quantize",
@@ -51,7 +52,7 @@ _PLACES = {
     **dict.fromkeys(("add_scales", "patch"), "patching"),
     **dict.fromkeys(("build", "refit"), "api.build"),
     **{name: f"api.{name}" for name in ("infer", "inspect", "visualize")},
-    "open_runner": "api.models",
+    **dict.fromkeys(("load_card", "open_runner"), "api.models"),
 }
 _PACKAGES = {"bench", "export", "quantize", "validate"}
 

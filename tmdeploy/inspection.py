@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_serializer
 
-from tmdeploy.backends.base import backend_for
 from tmdeploy.backends.onnxruntime.packages import oldest_runtime
 from tmdeploy.card.card import ModelCard
 from tmdeploy.card.metadata import ArtifactMetadata
@@ -20,12 +18,9 @@ from tmdeploy.native.library import ort_library
 from tmdeploy.ops.bodies import MAX_OPSET, MIN_OPSET
 from tmdeploy.report.schemas.document import Document, Result
 from tmdeploy.system.files import sha256
-from tmdeploy.tensorrt.record.sidecar import read_sidecar
 
 if TYPE_CHECKING:
     import onnx
-
-    from tmdeploy.models.checkpoint import LoadedCheckpoint
 
 
 class Port(Document):
@@ -73,31 +68,6 @@ class Inspection(Result):
     @field_serializer("metadata")
     def _of_the_file(self, metadata: ArtifactMetadata | None) -> dict[str, object] | None:
         return None if metadata is None else metadata.model_dump(exclude={"card"})
-
-
-def load_card(path: str | Path, **options: Any) -> ModelCard | None:
-    """What the model in a file is; None for a foreign `.onnx`, or an engine built from one.
-
-    Args:
-        path: An `.onnx`, an engine with its sidecar, or a checkpoint, for which torch is imported.
-        options: Of a checkpoint: those of `models.checkpoint.load_checkpoint`.
-
-    Raises:
-        ArtifactError: It cannot be read.
-        CheckpointError: It is a checkpoint that cannot be read.
-        EnvironmentMissing: It is a checkpoint, and torch is not installed.
-        UsageError: Nothing reads files of this suffix, or an option that cannot be meant.
-    """
-    path = Path(path)
-    backend = backend_for(path)
-    if backend.reads_checkpoints:
-        return _checkpoint(path, options).card
-    for option in options:
-        raise UsageError(f"{path} is no checkpoint, so it takes no {option}", remedy="Leave it out")
-    if backend.name == "tensorrt":
-        return read_sidecar(path).card
-    metadata = read_onnx(path, weights=False)[1]
-    return None if metadata is None else metadata.card
 
 
 def inspect_onnx(path: Path) -> Inspection:
@@ -151,7 +121,10 @@ def inspect_checkpoint(path: Path, **options: Any) -> Inspection:
         EnvironmentMissing: torch is not installed.
         CheckpointError: It cannot be read.
     """
-    loaded = _checkpoint(path, options)
+    require("torch", purpose=f"reading the checkpoint {path}")
+    from tmdeploy.models.checkpoint import load_checkpoint
+
+    loaded = load_checkpoint(path, **options)
     assert loaded.card.provenance is not None  # noqa: S101 - it was read from a file
     found = Inspection(
         path=str(path),
@@ -162,13 +135,6 @@ def inspect_checkpoint(path: Path, **options: Any) -> Inspection:
         notes=loaded.notes,
     )
     return found.model_copy(update=_counted(loaded.card))
-
-
-def _checkpoint(path: Path, options: Mapping[str, Any]) -> LoadedCheckpoint:
-    require("torch", purpose=f"reading the checkpoint {path}")
-    from tmdeploy.models.checkpoint import load_checkpoint
-
-    return load_checkpoint(path, **options)
 
 
 def _counted(card: ModelCard) -> dict[str, object]:

@@ -33,7 +33,7 @@ def test_build_inspect_bench(digits_onnx: Path, tmp_path: Path, capsys: pytest.C
     assert engine["target_sm"] == ["sm_89"]
     assert engine["profiles"] == [{"min": 1, "opt": 4, "max": 8}]
     assert engine["schedule"]["max"] == [10] * 6
-    assert engine["model"]["method"] == "tome"
+    assert engine["model"]["card"]["recipe"]["method"] == "tome"
 
     shown = run(capsys, "inspect", plan)
     assert shown.code == 0
@@ -91,7 +91,7 @@ def test_a_checkpoint_is_exported_first(tmp_path: Path, capsys: pytest.CaptureFi
     assert files == {"digits.onnx", "digits.plan", "digits.plan.json", "digits.plan.layers.json"}
     record = json.loads((tmp_path / "digits.plan.json").read_text())
     assert record["profiles"] == [{"min": 1, "opt": 4, "max": 4}]
-    assert set(record["model"]["schedule"]) == {4}
+    assert set(record["model"]["card"]["recipe"]["amounts"]) == {4}
     again = run(capsys, "build", CHECKPOINT, "-o", plan, "--flavor", "rtx")
     assert again.code == 2
     assert "digits.onnx exists already. Build from it" in again.err

@@ -107,4 +107,4 @@ def test_a_model_of_which_the_name_is_no_utf8_is_exported(folder: Path, capsys: 
     (folder / "m.pt").rename(folder / name)
     done = run(capsys, "export", name, "-o", "x.onnx", "--no-verify", "--json", "-")
     assert done.code == 0, done.err
-    assert json.loads(done.out)["metadata"]["source_name"] == r"caf\udce9.pt"
+    assert json.loads(done.out)["metadata"]["card"]["provenance"]["source_name"] == r"caf\udce9.pt"

@@ -250,7 +250,7 @@ def test_a_module_of_the_current_directory_and_what_the_file_says(user: Path, ca
     assert "code of the user's" in done.err
     assert document["proved_against"].startswith("your module users_model:build, unmerged: 24 normalised images, error")
     proof = inspect_onnx(Path("x.onnx")).card.proof
-    assert proof == ProofRecord.model_validate(document["metadata"]["proof"])
+    assert proof == ProofRecord.model_validate(document["metadata"]["card"]["proof"])
     assert (proof.kind, proof.weights, proof.images, proof.top1_differing) == ("module", "checkpoint", 24, 0)
     assert proof.error <= proof.limit < 1e-2  # in float32: the file's precision is another matter
     assert "users_model:build" in run(capsys, "inspect", "x.onnx").out

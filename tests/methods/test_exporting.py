@@ -67,7 +67,7 @@ def test_fixed_schedule_in_half_precision(case: Case, tmp_path: Path):
     assert np.median(np.abs(got - expected)) < 0.02 * np.abs(expected).max()  # a plan may differ
     proto = onnx.shape_inference.infer_shapes(onnx.load(tmp_path / "tiny.onnx"))
     metadata = parse(next(one.value for one in proto.metadata_props if one.key == METADATA_KEY), path="tiny.onnx")
-    assert (metadata.method, metadata.precision, metadata.layers) == (
+    assert (metadata.card.reduction.method, metadata.precision, metadata.card.reduction.layers) == (
         case.method,
         "fp16",
         LAYERS if case.spec.planner is not None else (),
