@@ -102,6 +102,8 @@ def test_weights_of_a_method_ask_for_it(checkpoint: Path, tmp_path: Path, capsys
     assert refused.err.endswith("weights of a reduction method: export it with --method predictor.\n")
     refused = run(capsys, *export, "--method", "predictor", "--layers", "0,1", "-O", "hidden=8")
     assert "do not fit the part score_predictor.0 of method 'predictor': 5 mis-shaped" in refused.err
+    refused = run(capsys, *export, "--method", "predictor", "--layers", "0")
+    assert "has weights of method 'predictor' for more steps than 1 (score_predictor.1.norm.weight)" in refused.err
     refused = run(capsys, *export, "--method", "predictor", "--layers", "0,1", "--pass", "share-weight")
     assert "no graph pass 'share-weight'. Installed are: share-weights" in refused.err
 

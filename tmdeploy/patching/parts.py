@@ -90,8 +90,9 @@ def load_parts(state: Reduction, loaded: LoadedCheckpoint) -> None:
     """Give the method's parts the weights that a checkpoint has for them.
 
     Raises:
-        CheckpointError: It has not all of them, or in other shapes; or some are not finite.
+        CheckpointError: It has not all of them, or in other shapes, or of more steps than there are.
     """
+    remedy = "Name the method, its options and the blocks that it was trained with: --method, -O, --layers"
     for name, part in state.parts.items():
         given = {
             key.removeprefix(f"{name}."): weight for key, weight in loaded.parts.items() if key.startswith(f"{name}.")
@@ -101,9 +102,18 @@ def load_parts(state: Reduction, loaded: LoadedCheckpoint) -> None:
             raise CheckpointError(
                 f"the weights do not fit the part {name} of method '{state.recipe.method}': {problem}",
                 path=loaded.path,
-                remedy="Name the method, its options and the blocks that it was trained with: --method, -O, --layers",
+                remedy=remedy,
             )
         part.load_state_dict(given)
+    counted = any("{step}" in str(signal.weights) for signal in state.spec.custom_signals)  # else each has its block
+    names, steps = tuple(f"{name}." for name in state.parts), len(state.recipe.layers)
+    beyond = [key for key in loaded.parts if counted and state.spec.owns(key) and not key.startswith(names)]
+    if beyond:
+        raise CheckpointError(
+            f"has weights of method '{state.recipe.method}' for more steps than {steps} ({beyond[0]})",
+            path=loaded.path,
+            remedy=remedy,
+        )
 
 
 def halve(module: nn.Module, parts: Mapping[str, nn.Module]) -> None:
