@@ -274,8 +274,17 @@ def test_it_is_typed(tmp_path: Path):
     done = subprocess.run([*command, script], capture_output=True, text=True, cwd=root, timeout=600, check=False)
     lines = done.stdout.splitlines()
     for number, kind in enumerate(
-        ("BenchReport", "ExportResult", "BuildResult", "QuantizeReport", "ValidationReport", "str", "Runner")
+        (
+            "BenchReport",
+            "ExportResult",
+            "BuildResult",
+            "QuantizeReport",
+            "ValidationReport",
+            "str",
+            "Runner",
+            "ModelCard | None",
+        )
     ):
         assert lines[number].rstrip('"').endswith(kind), done.stdout
-    assert "ema" in lines[7]
-    assert 'Argument "device"' in lines[8]
+    assert "ema" in lines[8]
+    assert 'Argument "device"' in lines[9]

@@ -26,7 +26,7 @@ def test_build_inspect_bench(digits_onnx: Path, tmp_path: Path, capsys: pytest.C
     )  # fmt: skip
     assert done.code == 0, done.err
     document = json.loads(done.out)
-    assert document["schema"] == "tmdeploy.build/1"
+    assert document["schema"] == "tmdeploy.build/2"
     engine = document["engine"]
     assert engine == json.loads(Path(f"{plan}.json").read_text())
     assert engine["keep_fp32"] == ["planner", "size", "softmax", "layernorm", "Gelu"]
@@ -48,7 +48,7 @@ def test_build_inspect_bench(digits_onnx: Path, tmp_path: Path, capsys: pytest.C
         assert text in shown.out
     assert "does not run on this machine" in shown.out
     found = json.loads(run(capsys, "inspect", plan, "--json", "-").out)
-    assert found["schema"] == "tmdeploy.inspect-engine/1"
+    assert found["schema"] == "tmdeploy.inspect-engine/2"
     assert found["engine"] == engine
     assert found["runs_here"] is False
     (listing,) = found["listings"]

@@ -24,6 +24,7 @@ from tmdeploy.tensorrt.record.layers import Layer, LayerFile, Listing, write_lay
 from tmdeploy.tensorrt.record.sidecar import read_sidecar
 
 CORPUS = Path(__file__).parent / "corpus"
+_OLD = "evit"  # its files are as version 1 of their documents wrote them: they are kept, so that these are fuzzed, too
 _NAMES = ("ant", "bee", "cat", "dog")
 _SIZES = {"image_size": (16, 16), "patch_size": 4, "width": 12, "depth": 2, "heads": 2, "mlp_width": 24}
 
@@ -35,6 +36,8 @@ def make(folder: Path) -> None:
         ("tome", ".pt", {"r": 3}),
         ("evit", ".safetensors", {"keep": 0.7, "layers": [0, 1]}),
     ):
+        if method == _OLD and (folder / f"{method}{suffix}").exists():
+            continue
         model = patch(tiny_vit(num_classes=len(_NAMES), **_SIZES), method, **options)
         checkpoint = folder / f"{method}{suffix}"
         save_checkpoint(

@@ -105,7 +105,7 @@ def refit_engine(request: RefitRequest, tell: Progress = silent) -> BuildResult:
     listing = None if stored is None else stored.model_copy(update={"engine_sha256": digest})
     write_layers(request.output, listing)
     return BuildResult(
-        schema="tmdeploy.refit/1", path=request.output, sidecar=sidecar_path(request.output), engine=written
+        schema="tmdeploy.refit/2", path=request.output, sidecar=sidecar_path(request.output), engine=written
     )
 
 

@@ -54,9 +54,9 @@ from tmdeploy.tensorrt.sdk.flavor import Flavor, Log, Toolkit, open_toolkit
 
 
 class BuildResult(Result):
-    """What was written: the JSON document, schema `tmdeploy.build/1`, or `tmdeploy.refit/1`."""
+    """What was written: the JSON document, schema `tmdeploy.build/2`, or `tmdeploy.refit/2`."""
 
-    schema_: str = Field(default="tmdeploy.build/1", alias="schema")
+    schema_: str = Field(default="tmdeploy.build/2", alias="schema")
     path: Path
     sidecar: Path
     record: EngineRecord = Field(alias="engine", description="what is in the sidecar")

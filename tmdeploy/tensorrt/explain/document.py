@@ -1,4 +1,4 @@
-"""What `tmdeploy inspect model.plan` finds. The JSON document has schema `tmdeploy.inspect-engine/1`.
+"""What `tmdeploy inspect model.plan` finds. The JSON document has schema `tmdeploy.inspect-engine/2`.
 
 If the engine can be loaded, TensorRT's inspector lists its layers; otherwise the listing that the build left beside
 the engine is shown. The document says which of the two it is.
@@ -34,7 +34,7 @@ class EngineInspection(Result):
         times: Layer times, if they were asked for.
     """
 
-    schema_: str = Field(default="tmdeploy.inspect-engine/1", alias="schema")
+    schema_: str = Field(default="tmdeploy.inspect-engine/2", alias="schema")
     path: str
     engine: EngineRecord
     runs_here: bool
