@@ -36,10 +36,11 @@ _SIMILARITY = "float metric_eps=0., bool deterministic=True"
 def test_pytorch_signatures_are_those_that_exported_programs_hold(
     name: str, inputs: str, attributes: str, outputs: int
 ):
-    """A saved torch.export program names an op with its arguments by place: to change one breaks users' files."""
+    """A saved torch.export program names an op with its arguments by place: new attributes go last, none changes."""
     results = ", ".join(["Tensor"] * outputs)
-    schema = getattr(torch.ops.tmdeploy, name).default._schema
-    assert str(schema) == f"tmdeploy::{name}({inputs}, {attributes}) -> ({results})"
+    schema = str(getattr(torch.ops.tmdeploy, name).default._schema)
+    assert schema.startswith(f"tmdeploy::{name}({inputs}, {attributes}")
+    assert schema.endswith(f") -> ({results})")
 
 
 def test_attributes_of_a_node_are_read_as_their_types():
