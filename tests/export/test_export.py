@@ -186,7 +186,7 @@ def test_python_takes_numbers_and_paths_as_text(tmp_path: Path):
         ({"method": "topk", "layers": "2", "keep": "20"}, {"method": "topk", "layers": range(2, 3), "keep": [20]}),
     ):
         ours, theirs = (export_checkpoint(ExportRequest(**request, **how, verify=False)) for how in (given, typed))
-        assert ours.card.recipe == theirs.card.recipe
+        assert ours.metadata.card.recipe == theirs.metadata.card.recipe
     assert ours.path == tmp_path / "out.onnx"
 
 

@@ -2,7 +2,6 @@ import onnx_ir as ir
 import pytest
 
 from tests.tensorrt.conftest import Exported
-from tmdeploy.card.recipe import Recipe
 from tmdeploy.graph.name_steps import NameSteps
 from tmdeploy.graph.onnx_file import read_onnx
 
@@ -15,7 +14,7 @@ def test_tensors_are_found_under_whatever_names(method: str, exported: Exported)
     for number, value in enumerate(value for node in model.graph for value in node.outputs):
         if value.name != "logits":
             value.name = f"v{number}"
-    recipe, prefix = Recipe.of(metadata), metadata.steps[0].num_prefix
+    recipe, prefix = metadata.card.reduction, metadata.steps[0].num_prefix
     model, named = NameSteps(recipe.spec, recipe.steps(metadata.steps[0].tokens_in, prefix), prefix)(model)
     assert named.records == metadata.steps
     assert str(named) == "name-steps: tensors got the names of their steps (steps: 2)"
