@@ -12,7 +12,8 @@ import importlib
 import inspect
 import pkgutil
 import re
-from collections.abc import Iterator
+import typing
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import typer.main
@@ -91,32 +92,58 @@ def results_page() -> str:
     for name in sorted(found.name for found in pkgutil.iter_modules(tmdeploy.report.schemas.__path__)):
         module = importlib.import_module(_RESULTS + name)
         models = [found for found in vars(module).values() if _is_model(found) and found.__module__ == module.__name__]
-        lines += [f"## {name.capitalize()}", "", *_prose(inspect.getdoc(module))]
-        for model in models:
-            lines += [f"### {model.__name__} {{ #{model.__module__}.{model.__name__} }}", "", *_prose(model.__doc__)]
-            lines += _fields(model)
+        lines += [f"## {name.capitalize()}", "", *_prose(inspect.getdoc(module)), *_models(models)]
     return "\n".join(lines)
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+    """Put the fields of documents where a page asks for them: `<!-- fields: dotted.path -->` (called by mkdocs)."""
+    del page, config, files
+    shown: list[type[BaseModel]] = []
+
+    def tables(asked: re.Match[str]) -> str:
+        new = [model for model in _with_parts(find(asked[1])) if model not in shown]
+        shown.extend(new)
+        return "\n".join(_models(new))
+
+    return re.sub(r"<!-- fields: ([\w.]+) -->", tables, markdown)
+
+
+def _with_parts(model: type[BaseModel]) -> list[type[BaseModel]]:
+    """A model, then those that its fields hold, each once."""
+    found = [model]
+    for outer in found:  # which grows
+        kinds = [field.annotation for field in outer.model_fields.values()]
+        for kind in kinds:  # which grows, too: `tuple[Step, ...] | None` has Step inside
+            kinds.extend(typing.get_args(kind))
+            if _is_model(kind) and kind not in found:
+                found.append(kind)
+    return found
+
+
+def _models(models: Sequence[type[BaseModel]]) -> Iterator[str]:
+    """A heading, the docstring's first paragraphs and the fields of each."""
+    for model in models:
+        yield from (f"### {model.__name__} {{ #{model.__module__}.{model.__name__} }}", "")
+        yield from _prose((model.__doc__ or "").partition("Attributes:")[0])
+        yield from _fields(model)
 
 
 def _fields(model: type[BaseModel]) -> Iterator[str]:
     """A model's fields and computed fields: name in JSON, type as it is written in the code, meaning."""
-    stated = {
-        name: text for base in reversed(model.__mro__) for name, text in vars(base).get("__annotations__", {}).items()
-    }
-    rows = [(field.alias or name, stated[name], field.description) for name, field in model.model_fields.items()]
-    rows += [
-        (name, field.wrapped_property.fget.__annotations__["return"], field.description)
-        for name, field in model.model_computed_fields.items()
+    stated = {name: text for base in reversed(model.__mro__) for name, text in inspect.get_annotations(base).items()}
+    said = dict(re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", inspect.getdoc(model) or "", re.MULTILINE))
+    rows = [
+        (field.alias or name, stated[name], field.description or said.get(name, ""))
+        for name, field in model.model_fields.items()
     ]
+    for name, field in model.model_computed_fields.items():
+        rows.append((name, field.wrapped_property.fget.__annotations__["return"], field.description or ""))
     if rows:
         yield "<table><thead><tr><th>field</th><th>type</th><th>meaning</th></tr></thead><tbody>"
-        for name, kind, meaning in rows:
-            cells = (
-                f"<code>{html.escape(name)}</code>",
-                f"<code>{html.escape(str(kind))}</code>",
-                html.escape(meaning or ""),
-            )
-            yield f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+        for row in rows:
+            name, kind, meaning = (html.escape(" ".join(str(text).split())) for text in row)
+            yield f"<tr><td><code>{name}</code></td><td><code>{kind}</code></td><td>{meaning}</td></tr>"
         yield "</tbody></table>"
     yield ""
 

@@ -11,11 +11,16 @@ import pytest
 from pydantic import BaseModel
 from tmdeploy_cli.app import COMMANDS
 
-from scripts.docs_pages import cli_page, find, public_names, python_page, results_page
+from scripts.docs_pages import cli_page, find, on_page_markdown, public_names, python_page, results_page
 from tests.cli.running import run
+from tmdeploy.card.arch import VitConfig
+from tmdeploy.card.card import ModelCard
+from tmdeploy.card.metadata import ArtifactMetadata
 from tmdeploy.report.schemas.bench import BenchReport
 from tmdeploy.report.schemas.quantize import QuantizeReport
 from tmdeploy.report.schemas.validation import ValidationReport
+from tmdeploy.tensorrt.record.layers import LayerFile
+from tmdeploy.tensorrt.record.sidecar import EngineRecord
 
 ROOT = Path(__file__).parent.parent.parent
 OUTSIDE = ("README.md", "CONTRIBUTING.md")  # the documentation that mkdocs does not see
@@ -39,6 +44,15 @@ def test_results_are_documented_field_by_field(report: type[BaseModel]) -> None:
     (section,) = re.findall(rf"^### {report.__name__} .*?</table>", results_page(), re.MULTILINE | re.DOTALL)
     written = report.model_json_schema(by_alias=True, mode="serialization")["properties"]
     assert [name for name in written if f"<td><code>{name}</code></td>" not in section] == []
+
+
+def test_artifact_formats_are_documented_field_by_field() -> None:
+    page = on_page_markdown((ROOT / "docs" / "formats.md").read_text(), None, None, None)
+    sections = dict(re.findall(r"^### (\w+) .*?$(.*?)</table>", page, re.MULTILINE | re.DOTALL))
+    for model in (ModelCard, VitConfig, ArtifactMetadata, EngineRecord, LayerFile):
+        written = model.model_json_schema(by_alias=True, mode="serialization")["properties"]
+        assert [name for name in written if f"<td><code>{name}</code></td>" not in sections[model.__name__]] == []
+    assert "<!--" not in page
 
 
 @pytest.mark.parametrize("command", COMMANDS)
