@@ -28,10 +28,12 @@ class StepOutputs:
         before = len(outputs)
         tokens = TensorProto.FLOAT16 if self.metadata.precision == "fp16" else TensorProto.FLOAT
         for step in self.metadata.steps:
-            types = {step.map: TensorProto.INT32, step.index: TensorProto.INT32}
-            types |= {str(name): tokens for name in (step.metric, step.x_in, step.x_out)}
-            for name in (name for name in step.tensors if name not in outputs):
-                element = types.get(name, TensorProto.FLOAT)
-                model.graph.output.append(onnx.helper.make_tensor_value_info(name, element, None))
-            outputs.update(step.tensors)
+            types = {str(name): tokens for name in (step.metric, step.x_in, step.x_out)}
+            # one tensor may be two of them; planners decide on fp32
+            types |= {step.map: TensorProto.INT32, step.index: TensorProto.INT32, step.signal: TensorProto.FLOAT}
+            for name in step.tensors:
+                if name not in outputs:
+                    element = types.get(name, TensorProto.FLOAT)
+                    model.graph.output.append(onnx.helper.make_tensor_value_info(name, element, None))
+                    outputs.add(name)
         return model, Change(self.name, "tensors of steps are outputs", {"outputs": len(outputs) - before})
