@@ -143,7 +143,8 @@ def test_its_unmerged_twin_is_found_among_the_engines(
         start(self, path)
         assert self.metadata is not None
         if path.name.startswith("none"):
-            self.metadata = self.metadata.model_copy(update={"method": "none", "steps": (), "layers": ()})
+            bare = self.metadata.card.replace(recipe=None)
+            self.metadata = self.metadata.model_copy(update={"card": bare, "schedule_input": None, "steps": ()})
 
     monkeypatch.setattr(_Engine, "__init__", without_steps)
     paths = [

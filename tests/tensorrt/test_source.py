@@ -95,7 +95,7 @@ def _foreign_metadata(path: Path, tome: Path) -> None:
         (_scatter_sum, r"node 'merge' is a ScatterElements with reduction 'add', which TensorRT refuses or silently"),
         (_foreign_op, r"node 'm' is of the op other::Magic, .* no function body\. Replace it by standard ONNX ops"),
         (_lost_functions, r"op tmdeploy::TokenMatch, .* no function body\. Export it again: the file lost its func"),
-        (_damaged_metadata, r"metadata cannot be read \(method"),
+        (_damaged_metadata, r"metadata cannot be read \(card.recipe.method"),
         (_foreign_metadata, r"metadata names a tensor 'elsewhere' that its graph does not have.*export it again"),
     ],
 )  # fmt: skip
