@@ -5,7 +5,7 @@ file, engines of TensorRT-RTX) with the `tmdeploy` of the Python that runs it, a
 varies from run to run. For a change that must not change behaviour:
 
     python scripts/same_artifacts.py snapshot /tmp/old              # before
-    python scripts/same_artifacts.py snapshot /tmp/new              # after: about 8 minutes each, on one core
+    python scripts/same_artifacts.py snapshot /tmp/new              # after
     python scripts/same_artifacts.py compare /tmp/old /tmp/new      # exit code 1 if a graph or a kernel listing differs
     python scripts/same_artifacts.py reread /tmp/old                # the new version, on files of the old one
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import hashlib
 import importlib
 import importlib.metadata
@@ -89,10 +90,10 @@ def snapshot(out: Path) -> int:
     command = _command()
     _forked(lambda: command(["methods", "--json", "methods.json"]), "methods")
     matrix = list(cases(json.loads(Path("methods.json").read_text())["methods"]))
-    # What the first export of a process loads and compiles, every child then has.
-    _quietly(lambda: command(["export", "own.pt", "-o", "warm.onnx", "--no-verify"]))
-    Path("warm.onnx").unlink()
-    _forked(_export_modules, "api")
+    _warm_up(command)
+    code, printed = _forked(_export_modules, "api")
+    if code:
+        raise SystemExit(printed)
     stored = _empty()
     _run(matrix, command, stored)
     _read_files(stored, files)
@@ -111,11 +112,13 @@ def reread(old: Path, *, text: bool) -> int:
         every = cases(json.loads(Path("methods.json").read_text())["methods"])
         matrix = [case for case in every if case.reads_our_files]
         stored = _empty()
+        command = _command()
+        _warm_up(command)
         for reads in (True, False):  # those that write models replace the old ones
             chosen = [case for case in matrix if case.reads is reads]
             for path in [path for case in chosen for path in files.glob(f"{case.name}.*")]:
                 path.unlink()
-            _run(chosen, _command(), stored)
+            _run(chosen, command, stored)
         _read_files(stored, files, old / "files")
     names = {case.name for case in matrix}
     print(f"{old}: {len(names)} commands on its files")
@@ -262,15 +265,13 @@ def _exit_code(work: Callable[[], object]) -> int:
     return code
 
 
-def _quietly(work: Callable[[], object]) -> None:
-    with open(os.devnull, "w") as nowhere:
-        out, sys.stdout = sys.stdout, nowhere
-        try:
-            code = _exit_code(work)
-        finally:
-            sys.stdout = out
+def _warm_up(command: Callable[[Sequence[str]], object]) -> None:
+    """Export once: what that loads, every child then has."""
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        code = _exit_code(lambda: command(["export", "own.pt", "-o", "warm.onnx", "--no-verify"]))
     if code:
         raise SystemExit(f"the first export failed with exit code {code}: is everything installed?")
+    Path("warm.onnx").unlink()
 
 
 def _export_modules() -> None:
@@ -285,7 +286,7 @@ def _export_modules() -> None:
     owner = importlib.import_module("owner")
     model = tmdeploy.patch(owner.loaded(), "tome", r=5)
     save_checkpoint("saved.pt", model, recipe=reduction_of(model).recipe, class_names="abcdefghij")
-    tmdeploy.export(model, "api.onnx", outputs=["plan"])
+    tmdeploy.export(model, "api.onnx", extra_output=["plan"])
     odd = tmdeploy.patch(owner.loaded(torch.nn.Hardswish()), "evit", layers=[0, 1], keep=0.6)
     tmdeploy.export(odd, "facts.onnx", name="odd")
 
