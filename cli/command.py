@@ -57,7 +57,7 @@ def command(
     command has `--json`.
 
     Args:
-        verb: Of `tmdeploy.api`; its defaults are the command's.
+        verb: Function of `tmdeploy.api`; its defaults are the command's.
         others: Options that the verb does not have, by name: those of the process, and its own.
         optional: Arguments that the verb needs and the command does not.
     """

@@ -31,7 +31,7 @@ def drawing_of(
     """An image and the groups of its patches after some blocks, side by side.
 
     Args:
-        runner: Whose plans are drawn.
+        runner: The model whose plans are drawn.
         path: The image.
         images: The same as the runner's input, a batch of one.
         amounts: The schedule; None is the model's own.

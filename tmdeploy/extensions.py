@@ -43,7 +43,7 @@ class Table(Generic[EntryT]):
     `ExtensionWarning`: what does not use it goes on.
 
     Args:
-        group: Of the entry points.
+        group: Group of entry points.
         kind: Type of the entries.
         built_in: Lists tmdeploy's own.
     """

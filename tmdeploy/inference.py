@@ -35,7 +35,7 @@ def classify(
         top_k: Classes an image, clipped to the model's.
         batch: Images at a time.
         schedule: Instead of the model's own.
-        class_names: One a class, or none: classes go by their index.
+        class_names: One per class, or none: classes go by their index.
         names_from: The file that they are from, for the message; None: the model itself.
         progress: Called with a short description.
 

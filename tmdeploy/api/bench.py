@@ -66,9 +66,9 @@ def bench(
         memory: Measure load time and peak memory.
         cuda_graph: Launch an engine's work as one CUDA graph; None times both ways, an arm each.
         transfers: Copy images and logits in each call of an engine; None times both ways, an arm each.
-        device: Of checkpoints: `cpu`, `cuda`, `cuda:1`; `auto` is the GPU if another arm runs on it and torch sees it.
+        device: Device of checkpoints: `cpu`, `cuda`, `cuda:1`; `auto` takes a GPU that another arm runs on.
         backend: Run an `.onnx`, one arm each; None takes the default.
-        threads: Of every backend; None leaves each its default.
+        threads: Threads of every backend; None leaves each its default.
         progress: Called when a stage begins.
         checkpoint: How a checkpoint is read: `api.arguments.Checkpoint`.
 

@@ -69,7 +69,7 @@ def export(
         layers: Blocks with a reduction step: [3, 6, 9].
         method_option: Options of the method.
         opset: Version of the standard operators.
-        precision: Of weights and activations; planners, sizes and LayerNorm statistics stay fp32.
+        precision: Precision of weights and activations; planners, sizes and LayerNorm statistics stay fp32.
         lowering: `custom`: nodes of domain `tmdeploy` with function bodies; `portable`: standard ops only.
         runtime_r: Make the schedule (r or keep) an optional input.
         dynamic_batch: Take any batch size; else 1.
@@ -81,7 +81,7 @@ def export(
         verify_data: Images or folders to compare on, besides random ones.
         against: The owner's own model to prove it against (`tmdeploy.export.against`), or what it returned.
         preprocessing: How images become the module's input; None takes what a timm module states of itself.
-        class_names: One a class.
+        class_names: One per class.
         name: What to call the module.
         progress: Called when a stage begins.
         checkpoint: How the checkpoint is read: `api.arguments.Checkpoint`.

@@ -46,7 +46,7 @@ def infer(
         schedule: Either of the two, whichever the model takes.
         class_names: A file, one name a line or JSON, or the names; None takes the model's own.
         backend: Runs an `.onnx`; None takes the default.
-        threads: Of the backend; None leaves its default.
+        threads: Threads of the backend; None leaves its default.
         progress: Called as images are classified.
         checkpoint: How a checkpoint is read: `api.arguments.Checkpoint`.
 

@@ -35,7 +35,7 @@ def inspect(
     Args:
         model: An `.onnx`, a checkpoint or an engine.
         profile: Time every layer of an engine, which needs its GPU; the options that follow are for that.
-        batch: Images a run; None takes what it is tuned for.
+        batch: Images per run; None takes what it is tuned for.
         r: Tokens to merge per block: 13, "26:0", [8, 8, 4].
         keep: Patch tokens to keep per step: 0.7, [138, 97, 68].
         schedule: Either of the two, whichever the model takes.

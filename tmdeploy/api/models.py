@@ -25,7 +25,7 @@ def open_runner(
     Args:
         model: An `.onnx`, a checkpoint or an engine.
         backend: A backend's name, perhaps with a precision (`openvino:bf16`); None takes the default.
-        threads: Of the backend; None leaves its default.
+        threads: Threads of the backend; None leaves its default.
         checkpoint: How a checkpoint is read: `api.arguments.Checkpoint`.
 
     Raises:

@@ -45,12 +45,12 @@ def quantize(
         images: Calibration images.
         batch: Images at a time.
         calibration: How the ranges of activations are found.
-        percentile: Of magnitudes, for that calibration, 50 to 100.
+        percentile: Percentile of magnitudes, for that calibration, 50 to 100.
         eval_data: Images to compare on; none takes those of `data` not calibrated on.
         eval_images: At most this many images to compare on.
         max_drop: Largest drop of accuracy (of agreement without labels), as a share; above it no file is written.
         seed: For the choice of images.
-        threads: Of ONNX Runtime.
+        threads: Threads of ONNX Runtime.
         progress: Called when a stage begins.
 
     Returns:

@@ -60,7 +60,7 @@ def validate(
         min_top1_agreement: Where plans agree.
         min_p: McNemar p-value below which an accuracy drop fails.
         backend: Runs the candidate; None takes the default for its suffix.
-        threads: Of both backends; None leaves each its default.
+        threads: Threads of both backends; None leaves each its default.
         progress: Called when a stage begins.
         checkpoint: How a checkpoint is read: `api.arguments.Checkpoint`.
 

@@ -44,7 +44,7 @@ def visualize(
         keep: Patch tokens to keep per step: 0.7, [138, 97, 68].
         schedule: Either of the two, whichever the model takes.
         backend: Runs an `.onnx`; None takes the default.
-        threads: Of the backend; None leaves its default.
+        threads: Threads of the backend; None leaves its default.
         progress: Called with each image.
         checkpoint: How a checkpoint is read: `api.arguments.Checkpoint`.
 

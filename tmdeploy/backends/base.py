@@ -91,22 +91,22 @@ class Runner(Protocol):
     """A loaded model, which is closed at the end of a `with`. Backends derive from this class.
 
     `images` is f32 [B, 3, H, W], normalised, or uint8 [B, H, W, 3] when the metadata says that preprocessing is in
-    the graph. `schedule` overrides the file's default amounts (r or keep, one a step) where the file allows it.
+    the graph. `schedule` overrides the file's default amounts (r or keep, one per step) where the file allows it.
 
     Attributes:
         name: In tables and messages.
-        path: Of the file.
+        path: Path of the file.
         facts: What computes it, and how; known once it is open, and still when it is closed.
-        metadata: Of an exported file; None for a checkpoint and a file of other origin.
+        metadata: Metadata of an exported file; None for checkpoints and foreign files.
         preprocessing: How pixels become its input.
         pixels_in: Whether it takes uint8 pixels.
-        class_names: One a class, or none.
+        class_names: One per class, or none.
         load_seconds: Time to open it.
         notes: What was assumed to open it, a sentence each.
         plans_withheld: Why `trace` cannot be had, as half a sentence; None where it can.
         parts: Runs pieces of its graph; None for what is no exported graph.
         engine: Times itself, and says what it was built for; None for what is no compiled engine.
-        compute_seconds: Of the last `infer` on a GPU that is timed apart: the model alone, without copies.
+        compute_seconds: Time of the last `infer` on a GPU, the model alone without copies, if it is measured.
     """
 
     name: str
@@ -213,7 +213,7 @@ def _onnx(name: str, module: str, purpose: str, precisions: tuple[str, ...] = ()
     return BackendInfo(name, (".onnx",), module, purpose, precisions, takes_model=True)
 
 
-# One row a backend.
+# One row per backend.
 _OURS: tuple[BackendInfo, ...] = (
     _onnx("onnxruntime", "tmdeploy.backends.onnxruntime.runner", "ONNX Runtime on the CPU"),
     _onnx("onnxruntime-cuda", "tmdeploy.backends.onnxruntime.cuda", "ONNX Runtime, CUDA provider"),

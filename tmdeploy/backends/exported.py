@@ -59,7 +59,7 @@ def named_tensors(step: StepRecord, *, tensors: bool) -> list[tuple[str, str]]:
 
 
 def checked_logits(logits: NDArray[Any], images: int, path: Path) -> Array:
-    """What a file computed, if it is one row of numbers an image.
+    """What a file computed, if it is one row of numbers per image.
 
     Raises:
         ArtifactError: It is something else.

@@ -12,10 +12,10 @@ class RunnerFacts:
 
     Attributes:
         backend: Its registered name.
-        version: Of the runtime.
+        version: Version of the runtime.
         device: `cpu`, or `cuda:1`, CUDA's number of a GPU. Spelt one way whatever is given: `CPU` becomes `cpu`,
             `cuda` becomes `cuda:0`.
-        precision: Of the arithmetic, as `fp32` or `int8+fp16`; None where a file of other origin does not say.
+        precision: Precision of the arithmetic, such as `fp32` or `int8+fp16`; None if a foreign file does not say.
         threads: Intra-op threads; None leaves them to the runtime.
         native: Native kernels compute the nodes of the op set, not the file's function bodies.
         lowering: What the reduction steps are here, for people; empty where there is nothing to say.

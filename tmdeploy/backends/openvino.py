@@ -207,10 +207,10 @@ class Core:
     """OpenVINO with the extension, where there is one and native code is wanted.
 
     Args:
-        path: For messages.
+        path: Path for messages.
         threads: None leaves OpenVINO's default.
         native: Load the extension library where there is one; else nodes of the op set are replaced by their bodies.
-        precision: Of the arithmetic: `f32`, or `bf16`. Plans are made in f32 in both.
+        precision: Precision of the arithmetic: `f32`, or `bf16`. Plans are made in f32 in both.
 
     Raises:
         UsageError: No such precision.
@@ -288,7 +288,7 @@ class OpenvinoPart:
     Args:
         core: What to compile with.
         proto: The piece; changed in place.
-        metadata: Of the whole.
+        metadata: Metadata of the whole file.
     """
 
     def __init__(self, core: Core, proto: onnx.ModelProto, metadata: ArtifactMetadata | None) -> None:
@@ -349,10 +349,10 @@ def open_runner(
     Args:
         path: The file.
         threads: None leaves OpenVINO's default.
-        model: Serialised, instead of the file's content.
-        name: In tables; the file's name by default.
+        model: Serialised model to load instead of the file's content.
+        name: Name in tables; the file's name by default.
         native: Load the extension library where there is one; else the file's function bodies run, inlined.
-        precision: Of the arithmetic: `f32`, or `bf16` on a processor that has it.
+        precision: Precision of the arithmetic: `f32`, or `bf16` on a processor that has it.
 
     Raises:
         ArtifactError: It is empty, truncated, no ONNX file, or one that OpenVINO cannot run.

@@ -36,9 +36,9 @@ def open_pair(
     Args:
         reference: Any model.
         candidate: Any model.
-        threads: Of both backends.
+        threads: Threads of both backends.
         checkpoint: How to open a checkpoint, where the user said so.
-        backend: Of the candidate; None takes its suffix's default. The reference always has its default.
+        backend: Backend of the candidate; None takes its suffix's default. The reference always runs on its default.
 
     Raises:
         UsageError: The two take different images, or there is no such backend for the candidate.
@@ -114,7 +114,7 @@ def load_samples(runner: Runner, data: Sequence[str | Path], *, random: int, lim
     """Real images where there are any, else seeded random ones.
 
     Args:
-        runner: Whose input they become.
+        runner: The model that takes them as input.
         data: Files, folders, globs.
         random: How many random images without data.
         limit: At most this many real ones.

@@ -33,7 +33,7 @@ class PytorchRunner(Runner):
         preprocessing: From the card.
         class_names: From the card.
         load_seconds: Reading and building.
-        compute_seconds: Of the last `infer` on a GPU: the module alone, by CUDA events around it.
+        compute_seconds: Time of the last `infer` on a GPU: the module alone, between CUDA events.
     """
 
     metadata: ArtifactMetadata | None = None

@@ -31,7 +31,7 @@ class TensorrtRunner(Runner):
     Attributes:
         load_seconds: Time to check, deserialise and allocate, seconds.
         record: The sidecar.
-        metadata: Of the ONNX file it was built from; its schedule can be changed only if the engine has a range.
+        metadata: Metadata of the ONNX file; its schedule can be changed only if the engine has a range.
     """
 
     def __init__(self, path: Path, *, weight_budget: int | None = None) -> None:
@@ -190,7 +190,7 @@ def open_runner(path: Path, *, threads: int | None = None, weight_budget: int | 
 
     Args:
         path: `.plan` or `.engine`, with its sidecar.
-        threads: Of no meaning on a GPU.
+        threads: Ignored: engines run on the GPU.
         weight_budget: Bytes of weights to hold on the GPU, for an engine built with --weight-streaming; None leaves it
             to TensorRT.
 

@@ -52,7 +52,7 @@ class Arm:
         runner: Loaded.
         path: The file it is, or is a twin of.
         schedule: Amounts to run with; None is the default.
-        macs: Of an image; None for a foreign file.
+        macs: MACs of one image; None for a foreign file.
         baseline: Name of the arm it is compared with first; None for a baseline.
         amounts: What it runs with, as `r=13`; None if it reduces nothing.
         checkpoint: How it was opened; None for an exported file.

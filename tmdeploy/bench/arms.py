@@ -44,8 +44,8 @@ def gather(
     Args:
         paths: Models.
         opened: Closes all that is opened.
-        backends: Of exported files; one set of arms each.
-        threads: Of every backend.
+        backends: Backends of exported files; one set of arms each.
+        threads: Threads of every backend.
         schedules: One arm each, for a model; None is its own schedule.
         twin: Also time each model's unmerged twin.
         free_merge: Also time each exported file's free-merge twin.

@@ -14,7 +14,7 @@ def default_batches(runners: Sequence[Runner]) -> tuple[int, ...]:
     """1 and 8, as far as every model takes them; else what the first engine is tuned for.
 
     Args:
-        runners: Of all arms.
+        runners: Runners of all arms.
 
     Raises:
         UsageError: No size suits all of them.

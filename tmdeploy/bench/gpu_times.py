@@ -58,7 +58,7 @@ def gpu_times(calls: EngineCalls, batch: int, percentiles: Sequence[float]) -> G
 
     Args:
         calls: Measured.
-        batch: Images a call.
+        batch: Images per call.
         percentiles: Which.
     """
     single, queued = calls.single, calls.queued

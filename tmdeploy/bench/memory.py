@@ -59,7 +59,7 @@ class Footprint:
         baseline_mib: Resident memory before the model was opened, its backend's packages imported.
         peak_mib: Peak resident memory after a few batches.
         load_ms: Opening the model.
-        gpu: Of an engine; None for anything else.
+        gpu: GPU memory of an engine; None for anything else.
     """
 
     baseline_mib: float

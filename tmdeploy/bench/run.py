@@ -78,8 +78,8 @@ def bench(
         paths: Models: checkpoints and exported files, of the same image size.
         batch_sizes: One table each; None is 1 and 8, as far as every model takes them.
         protocol: How to measure.
-        backends: Of exported files, one set of arms each (`openvino:bf16`); None is the suffix's default.
-        threads: Of every backend; None leaves each its default.
+        backends: Backends of exported files, one set of arms each (`openvino:bf16`); None is the suffix's default.
+        threads: Threads of every backend; None leaves each its default.
         data: Real images; none takes seeded random ones.
         schedules: Schedules to time, for each model.
         twin: Add each model's unmerged twin.

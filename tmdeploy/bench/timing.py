@@ -33,8 +33,8 @@ class Protocol:
         duration_s: Measured time of each, over all rounds, at least.
         iterations: How often each is measured, over all rounds, at least.
         rounds: Each is measured this many times, in an order shuffled anew each round.
-        percentiles: Of the measured times, in (0, 100].
-        seed: Of the order.
+        percentiles: Percentiles of the measured times, in (0, 100].
+        seed: Seed of the random order.
 
     Raises:
         UsageError: Fewer than three rounds, no calls, or a percentile that is none.
@@ -108,9 +108,9 @@ class Latency:
     """Statistics of a timed call.
 
     Attributes:
-        median_ms: Of a batch; median of the rounds' medians.
-        mean_ms: Of all runs.
-        min_ms: Of all runs.
+        median_ms: Time of a batch; median of the rounds' medians.
+        mean_ms: Mean of all runs.
+        min_ms: Minimum of all runs.
         percentiles_ms: By percentile, of all runs.
         cv: Coefficient of variation of all runs.
         calls: How many were measured.

@@ -133,7 +133,7 @@ class Architecture:
 
     Attributes:
         config: What it is made of.
-        preprocessing: Of its published weights.
+        preprocessing: Preprocessing of its published weights.
         usual: Whether weights of its shapes are this one often enough to ask about it; else it is only named.
         lacks: What tmdeploy's ViT lacks of it; None for what it can build. Its config then only gives its shapes.
         official_names: Whether only weights with the names of official repositories (`gamma_1`) can be this one.

@@ -47,7 +47,7 @@ class Row:
     """One architecture.
 
     Attributes:
-        fields: Of `VitConfig`.
+        fields: Fields of `VitConfig`.
         preprocessing: Fields of `Preprocessing`.
         usual: Whether weights of these shapes are this one often enough to ask about it; else it is only named.
         lacks: What it computes with that `VitConfig` has no field for; None for what tmdeploy can build.

@@ -138,7 +138,7 @@ class ModelCard(Frozen):
             amounts: Instead of the recipe's own.
 
         Raises:
-            UsageError: Not one amount a step, a negative one, or a method that is not known here.
+            UsageError: Not one amount per step, a negative one, or a method that is not known here.
         """
         return self.reduction.steps(self.architecture.tokens, self.num_prefix, amounts)
 

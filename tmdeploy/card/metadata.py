@@ -127,7 +127,7 @@ def _unreadable(what: str, path: str | Path) -> ArtifactError:
 
 
 def _contradiction(metadata: ArtifactMetadata) -> str | None:
-    """What cannot be, in a document whose fields each can."""
+    """The first contradiction between fields that are valid on their own; None if there is none."""
     card = metadata.card
     layers, tokens, prefix = card.reduction.layers, card.architecture.tokens, card.num_prefix
     if tuple(step.block for step in metadata.steps) != layers:

@@ -19,7 +19,7 @@ class Recipe(BaseModel):
         method: Registered name.
         options: Named options of the method.
         layers: Blocks with a reduction step, 0-based, ascending.
-        amounts: r or keep of each step, one a layer.
+        amounts: r or keep of each step, one per layer.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,7 +51,7 @@ class Recipe(BaseModel):
             amounts: Instead of the recipe's own.
 
         Raises:
-            UsageError: Not one amount a step, or a negative one.
+            UsageError: Not one amount per step, or a negative one.
         """
         spec = self.spec
         chosen = self.amounts if amounts is None else tuple(amounts)

@@ -15,7 +15,7 @@ _WORDNET = re.compile(r"n\d{8}")
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
-    """Read class names: text with one a line, a JSON list, or a JSON object from index to name (or [id, name]).
+    """Read class names: text with one per line, a JSON list, or a JSON object from index to name (or [id, name]).
 
     The line number is the class, so an empty line in between is a class without a name.
 

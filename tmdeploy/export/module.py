@@ -46,7 +46,7 @@ def export_module(
         module: Patched.
         form: The file to write.
         preprocessing: How images become its input; None takes what a timm module states of itself.
-        class_names: One a class.
+        class_names: One per class.
         name: What to call the model; None takes its architecture's name, else its class's.
         progress: Called when a stage begins.
 

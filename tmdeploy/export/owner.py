@@ -54,7 +54,7 @@ class Owner:
 
         Args:
             images: f32 [B, channels, H, W], normalised.
-            config: Of our model: how many outputs are expected, and how features are pooled.
+            config: Architecture of our model: how many outputs to expect, and how features are pooled.
 
         Returns:
             Logits f32 [B, classes]; features [B, width] of a model without a head.

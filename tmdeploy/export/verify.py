@@ -38,7 +38,7 @@ def verify_file(
     Args:
         path: The file, still under its temporary name.
         module: The patched module.
-        metadata: Of the file.
+        metadata: The file's metadata.
         images: Real images or folders to compare on, besides random ones.
         name: What to call the file in messages.
         progress: Called with a short description.
@@ -87,7 +87,7 @@ def comparison_images(
 
     Args:
         images: Real images or folders.
-        card: Of the model.
+        card: The model's card.
         in_graph: Leave normalisation to the graph: uint8 [B, H, W, 3].
         random: How many random ones.
 

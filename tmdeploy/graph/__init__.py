@@ -1,4 +1,4 @@
-"""ONNX graphs: `onnx_file` reads them, passes change them, one a file (`base`), and a few modules look at them only.
+"""ONNX graphs: `onnx_file` reads them, passes change them, one per file (`base`), and a few modules look at them only.
 
 Those are `planners` (which nodes decide), `keep` (lists of what stays in float) and `fingerprint` (a checksum).
 """

@@ -15,7 +15,7 @@ class Change:
     """What a pass did.
 
     Attributes:
-        name: Of the pass.
+        name: Name of the pass.
         summary: What became of what it found, in one line.
         counts: What it found, by kind: {"tensors": 5, "casts": 2}. All zero: it changed nothing.
         notes: Sentences that whoever uses the result has to read.

@@ -18,7 +18,7 @@ class FoldPreprocessing:
     Resizing and cropping stay outside: their interpolation differs between runtimes, and accuracy hangs on it.
 
     Attributes:
-        preprocessing: Whose mean and standard deviation.
+        preprocessing: Mean and standard deviation are taken from it.
     """
 
     preprocessing: Preprocessing

@@ -16,7 +16,7 @@ def parse_keep(text: str | None, default: Sequence[str], option: str) -> tuple[s
     Args:
         text: What the user typed; None takes the default.
         default: The default set.
-        option: For messages.
+        option: Name of the option, for messages.
 
     Raises:
         UsageError: Both forms mixed, or a group taken out that is not in it.

@@ -21,7 +21,7 @@ class StepsNamed(Change):
     """What `NameSteps` did, and which tensors are whose.
 
     Attributes:
-        records: One a step.
+        records: One per step.
     """
 
     records: tuple[StepRecord, ...] = ()

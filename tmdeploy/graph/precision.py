@@ -48,7 +48,7 @@ class ConvertPrecision:
         precision: `fp16` or `bf16`.
         kept: What stays in fp32: groups (`GROUPS`), op types, or patterns of node names.
         steps: Where the reduction steps are.
-        path: For messages.
+        path: Path for messages.
     """
 
     precision: str

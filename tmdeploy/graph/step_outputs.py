@@ -16,7 +16,7 @@ class StepOutputs:
     """Make every tensor that the metadata names a graph output.
 
     Attributes:
-        metadata: Of the file.
+        metadata: The file's metadata.
     """
 
     metadata: ArtifactMetadata

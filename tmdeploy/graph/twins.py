@@ -29,7 +29,7 @@ class MakeTwin:
 
     Attributes:
         kind: Which twin. `free-merge` keeps the token counts, and drops the log-size bias along with the sizes.
-        metadata: Of the model, which is as exported, in either lowering.
+        metadata: The model's metadata, as exported, in either lowering.
         amounts: Schedule whose token counts a `free-merge` keeps; None takes the file's default.
     """
 

@@ -20,7 +20,7 @@ class MethodInfo:
     """A method.
 
     Attributes:
-        name: As in `--method`.
+        name: Name for `--method`.
         summary: One line for tables.
         source: Paper and code it follows.
         options: Dataclass of its named options; field metadata `help` says what each does.
@@ -78,7 +78,7 @@ def build_method(name: str, options: Mapping[str, str | int | float | bool] | No
     """Make a method's spec from its named options.
 
     Args:
-        name: As in `--method`.
+        name: Name for `--method`.
         options: Values by option name; strings are converted to the option's type.
 
     Raises:

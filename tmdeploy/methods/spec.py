@@ -109,7 +109,7 @@ class MethodSpec:
     """One reduction method with its options resolved.
 
     Attributes:
-        name: As in `--method`.
+        name: Name for `--method`.
         planner: None means that nothing is ever reduced.
         mode: How the reduce combines tokens.
         weight: Its weights; None where the mode needs none.

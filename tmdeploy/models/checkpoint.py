@@ -198,7 +198,7 @@ def save_checkpoint(
             (those of its method's parts included) and its config are stored.
         recipe: Method and schedule it was trained with.
         preprocessing: How images become its input; None takes what the architecture's published weights use.
-        class_names: One a class.
+        class_names: One per class.
 
     Raises:
         UsageError: Unknown suffix, parts of a method that the recipe does not name, a recipe, preprocessing or class

@@ -32,7 +32,7 @@ class Contents:
 
     Attributes:
         held: A state_dict, or whatever holds one; see `state_dict.find_state_dict`.
-        card: Of tmdeploy's own files; None for all others.
+        card: The card in tmdeploy's own files; None for all others.
     """
 
     held: object

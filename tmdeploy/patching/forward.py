@@ -71,9 +71,9 @@ def run_block(
         block: Has norm1, attn, norm2, mlp, and optionally ls1, ls2, drop_path1, drop_path2 or drop_path.
         x: [B, N, C].
         placement: `res_post` normalises the branches' results: x + norm1(attn(x)), then x + norm2(mlp(x)).
-        size: As `attend`.
-        planner: Whose signals to compute; None computes none.
-        num_prefix: As `attend`.
+        size: See `attend`.
+        planner: The planner whose signals to compute; None computes none.
+        num_prefix: See `attend`.
         reduce: Applied between the two: tokens [B, N, C], signals and attention to tokens [B, M, C].
     """
     before = placement == "pre"
@@ -97,7 +97,7 @@ def sized_pool(state: Reduction, *, start: int, default: str, original: Callable
     """A `pool(x, pool_type=None)` as timm's, whose means weigh tokens by size (ToMe's MAE patch).
 
     Args:
-        state: Knows the sizes.
+        state: Holds the sizes.
         start: First token that is pooled.
         default: The module's own `global_pool`.
         original: The module's own pool, for every other kind of pooling.

@@ -22,10 +22,10 @@ class Sizes:
     """What a method's part is made for.
 
     Attributes:
-        width: Of a token.
+        width: Width of a token.
         heads: Attention heads.
         num_prefix: Prefix tokens.
-        options: Of the method, by name.
+        options: The method's options, by name.
     """
 
     width: int

@@ -105,11 +105,11 @@ def attach(
     """`patch` for a module that is known to be right, such as our own: nothing is run.
 
     Args:
-        module: As `patch`.
+        module: See `patch`.
         recipe: Method and schedule.
         placements: Where each block normalises; None takes what the blocks say.
         deterministic: Planners accumulate in float64.
-        parts: Of an earlier patch, to be taken over; None takes those that are there.
+        parts: Parts of an earlier patch to take over; None takes the present ones.
 
     Raises:
         UnsupportedModel: The method needs a class token, or a part that cannot be made, or the module pools in a way

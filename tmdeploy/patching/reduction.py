@@ -1,4 +1,4 @@
-"""What a patched module carries: its method, its schedule, and the sizes of the forward pass that runs."""
+"""The state of a patched module: its method, its schedule, and the sizes of the current forward pass."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEY = REDUCTION
 
 
 class Reduction:
-    """What a patched module remembers during a forward pass, and what it was patched with.
+    """What a module was patched with, and its state during a forward pass.
 
     Attributes:
         recipe: Method and schedule.
@@ -97,7 +97,7 @@ class Reduction:
         """Replace r or keep of every step.
 
         Raises:
-            UsageError: Not one amount a step.
+            UsageError: Not one amount per step.
         """
         layers = self.recipe.layers
         if len(amounts) != len(layers):

@@ -22,7 +22,7 @@ class Attention:
         q: [B, H, N, C], queries.
         k: [B, H, N, C], keys.
         v: [B, H, N, C], values.
-        scale: Of the logits.
+        scale: Scale of the logits.
         bias: float32 [B, 1, 1, N], log(size) for proportional attention; None for the plain softmax.
         num_prefix: Prefix tokens.
     """

@@ -1,4 +1,4 @@
-"""What a module is made of, as far as `patch` needs it, and refusing by name what a patched block would leave out."""
+"""The structure of a module that `patch` needs; what a patched block would leave out is refused by name."""
 
 from __future__ import annotations
 

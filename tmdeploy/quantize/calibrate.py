@@ -55,14 +55,14 @@ def calibrate(
         model: As exported. Reduction steps run as everywhere: by native code where there is some, else by the file's
             function bodies.
         tensors: Names of float tensors.
-        batches: What the model takes, [B, ...].
+        batches: Inputs of the model, [B, ...].
         method: `minmax`: the largest magnitude seen. `percentile`: what this share of values does not exceed.
             `entropy`: the threshold whose clipped and rounded histogram is nearest to the whole one by KL divergence
             (Migacz, 8-bit Inference with TensorRT, GTC 2017).
-        percentile: For that method, 50 to 100.
-        folder: For temporary files.
-        path: For messages.
-        threads: Of ONNX Runtime.
+        percentile: Used by that method, 50 to 100.
+        folder: Folder for temporary files.
+        path: Path for messages.
+        threads: Threads of ONNX Runtime.
         progress: Called before every batch.
 
     Raises:

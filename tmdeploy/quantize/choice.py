@@ -23,8 +23,8 @@ class Choice:
     """What becomes of the matrix products and convolutions outside the planners, by node name.
 
     Attributes:
-        quantized: They compute in the scheme.
-        kept: Name and the entry of the list that keeps it in float.
+        quantized: Names of nodes that compute in the scheme.
+        kept: Names of nodes kept in float, with the entry of the list that keeps each.
         activations: Tensors that the quantised nodes read, weights aside.
         planner: Matrix products of reduction steps and of what is computed for them alone.
     """
@@ -43,7 +43,7 @@ def choose(model: onnx.ModelProto, steps: Sequence[StepRecord], keep: Sequence[s
 
     Args:
         model: fp32, node names unique.
-        steps: Where the planners are.
+        steps: The reduction steps, which hold the planners.
         keep: Groups (`GROUPS`), op types, or patterns of node names.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What is asked of `quantize`, and what cannot be asked."""
+"""The request of a quantisation and its checks."""
 
 from __future__ import annotations
 

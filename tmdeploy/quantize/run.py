@@ -40,7 +40,7 @@ _NOT_AS_EXPORTED = "Its graph is not as tmdeploy exports it: export it again"
 
 
 def quantize(request: QuantizeRequest, progress: Progress = silent) -> QuantizeReport:
-    """Quantise a file, and compare it with what it was on images that it was not calibrated on.
+    """Quantise a file, and compare it with the original on images that it was not calibrated on.
 
     Args:
         request: What to do.
@@ -211,7 +211,7 @@ def _drop(comparison: ValidationReport, limit: float | None) -> Drop:
 
 
 def _steps(comparison: ValidationReport, metadata: ArtifactMetadata) -> tuple[StepAgreement, ...]:
-    """From the first difference of every image: what comes later differs because that did."""
+    """Agreement step by step, from the first difference of every image: later ones follow from it."""
     first = Counter(row.block for row in comparison.differing)
     agreeing, rows = comparison.images, []
     for step in metadata.steps:

@@ -1,4 +1,4 @@
-"""Images to calibrate on, and others to compare on."""
+"""Splitting images: some to calibrate on, others to compare on."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Split:
     """Two disjoint sets of images.
 
     Attributes:
-        calibration: To calibrate on.
-        held_out: To compare on.
-        known: All images that were named: the labels of a folder's images depend on its neighbours.
+        calibration: Images to calibrate on.
+        held_out: Images to compare on.
+        known: All named images: labels by folder depend on the folder's neighbours.
     """
 
     calibration: tuple[Path, ...]
@@ -37,7 +37,7 @@ def split_images(
         eval_data: The same; empty: the rest of `data`, which then is at least half of it.
         images: Calibration images.
         eval_images: At most this many to compare on.
-        seed: Of the draw.
+        seed: Seed of the random choice.
 
     Raises:
         DataError: A source does not exist or has no images; a single image for both; or nothing but calibration images

@@ -67,7 +67,7 @@ class Accuracy:
         images: Labelled images.
         only_reference: Images only the reference has right.
         only_candidate: Images only the candidate has right.
-        p_value: Of the two-sided exact test that both are equally likely.
+        p_value: p-value of the two-sided exact test of equal accuracy.
     """
 
     reference: float

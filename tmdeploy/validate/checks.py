@@ -23,7 +23,7 @@ def all_checks(
 
     Args:
         seen: The evidence; at least one comparison.
-        limits: What may differ.
+        limits: How much may differ.
         accuracy: None without labels.
         realisations: What was seen of the ops by themselves.
         decisions: Whether plans were compared.

@@ -10,7 +10,7 @@ from tmdeploy.card.recipe import Recipe
 
 @dataclass(frozen=True)
 class Comparability:
-    """What is known before anything runs.
+    """What the two models' cards say before anything runs.
 
     Attributes:
         problem: Why plans cannot be compared; None if they can.

@@ -1,4 +1,4 @@
-"""What was seen of two models, over all images, batch sizes and schedules."""
+"""Results of comparing two models, over all images, batch sizes and schedules."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Comparison:
         errors: Largest logits error; infinity where anything is not finite.
         image: Running number of the image.
         passes: Running number of the batch size and schedule.
-        reference: Logits, one array a batch.
-        candidate: Logits, one array a batch.
-        labels: One array a batch; -1 where unknown.
+        reference: Logits, one array per batch.
+        candidate: Logits, one array per batch.
+        labels: One array per batch; -1 where unknown.
         steps: Steps on the reference's inputs.
     """
 
@@ -59,13 +59,13 @@ class Comparison:
         """One batch.
 
         Args:
-            ours: Of the reference.
-            theirs: Of the candidate.
-            decided: One an image.
+            ours: Trace of the reference.
+            theirs: Trace of the candidate.
+            decided: One decision per image.
             portion: The batch.
             first: Running number of its first image.
             batch: Batch size asked for: the last batch of a pass may be smaller.
-            schedule: It ran with.
+            schedule: Amounts that it ran with.
             pass_number: Running number of batch size and schedule.
         """
         errors = [_largest(a - b) for a, b in zip(ours.logits, theirs.logits, strict=True)]

@@ -37,7 +37,7 @@ PLANNER_EPS = 1e-6
 
 @dataclass(frozen=True)
 class Decision:
-    """What became of one image.
+    """The verdict on one image.
 
     Attributes:
         kind: `agree`: all plans equal. `near-tie`: the first difference is one that rounding explains.
@@ -65,7 +65,7 @@ def compare_decisions(
     """Judge every image of two traces of the same batch.
 
     Args:
-        reference: Whose signals decide what a near-tie is.
+        reference: Trace of the reference; its signals decide what is a near-tie.
         candidate: The same steps in the same order.
         num_prefix: Prefix tokens.
         tie_gap: A gap below this is a near-tie.
@@ -178,7 +178,7 @@ def _planned(gap: Gap) -> bool:
 
 
 def _only(step: StepTrace, image: int) -> StepTrace:
-    """The planner's side of a step, for one image of its batch."""
+    """What the planner saw and decided in a step, for one image of its batch."""
     row = slice(image, image + 1)
     metric = None if step.metric is None else step.metric[row]
     return StepTrace(step.block, step.op, step.map[row], step.index[row], step.signal[row], metric)

@@ -1,4 +1,4 @@
-"""How much may differ."""
+"""Limits of a validation."""
 
 from __future__ import annotations
 

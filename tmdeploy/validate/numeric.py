@@ -72,7 +72,7 @@ class TeacherForcing:
         """Feed the reference's tensors, compare what comes out.
 
         Args:
-            steps: Of a reference trace with tensors.
+            steps: Steps of a reference trace with tensors.
             amounts: The schedule the reference ran with.
         """
         errors = []

@@ -25,8 +25,8 @@ def op_inputs(
     Args:
         op: `TokenMatch`, `TokenSelect` or `TokenReduce`.
         given: Inputs that the node has.
-        attributes: Of the node.
-        steps: Of the file: the first one's number of tokens is tried too.
+        attributes: Attributes of the node.
+        steps: The file's steps: the first one's number of tokens is tried too.
         half: The model's tokens are float16.
 
     Returns:

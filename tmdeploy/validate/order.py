@@ -1,4 +1,4 @@
-"""The same plan with its slots in another order."""
+"""Plans that differ only in the order of their slots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a plan is from the one its planner's signal asks for, recomputed in float64 from docs/ops.md."""
+"""How far a plan is from the best one by its planner's signal, recomputed in float64 from docs/ops.md."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ class Gap:
     """By how much the best decisions beat those of a plan; 0 is a plan that takes the best, or equally good ones.
 
     Attributes:
-        similarity: In cosine similarity.
-        score: In score.
+        similarity: Gap in cosine similarity.
+        score: Gap in score.
     """
 
     similarity: float = 0.0
@@ -65,7 +65,7 @@ class Gap:
 
     @property
     def largest(self) -> float:
-        """The larger of the two."""
+        """The larger gap, component by component."""
         return max(self.similarity, self.score)
 
 
@@ -73,7 +73,7 @@ def form_of(signal: Signal, plan: Ints, index: Ints, *, order_eps: float) -> For
     """Read off a plan what every plan of the step must look like.
 
     Args:
-        signal: What the plan was made from.
+        signal: The signal that the plan was made from.
         plan: int32 [N].
         index: int32 [M].
         order_eps: Similarities this close may stand in either order.
@@ -94,10 +94,10 @@ def plan_gap(signal: Signal, plan: Ints, index: Ints, form: Form) -> Gap:
     """How far a plan is from the best one.
 
     Args:
-        signal: To judge by.
+        signal: The signal to judge by.
         plan: int32 [N], output slot of every token.
         index: int32 [M], anchor token of every slot.
-        form: What it must look like.
+        form: The form that it must have.
 
     Raises:
         MalformedPlan: Wrong whatever the signal says: prefix moved, slots out of range, other order, wrong counts.

@@ -41,7 +41,7 @@ class OpCall:
         op: Name.
         node: Name of the first such node.
         given: Which of the op's inputs it has, by name.
-        attributes: Of the node.
+        attributes: Attributes of the node.
     """
 
     op: str
@@ -65,7 +65,7 @@ class Realisation:
         ops: Ops that were run.
         inputs: Test inputs of all of them together.
         wrong: One line for each op that computes something else.
-        foreign: Of bodies: ops whose body is not written as this version writes it.
+        foreign: For bodies: ops whose body differs from what this version writes.
     """
 
     name: Literal["native", "bodies"]
@@ -85,11 +85,11 @@ def prove_ops(candidate: Runner, op_rtol: float) -> tuple[Realisation, ...]:
     """Run every op of the candidate's file alone: by the native kernels it runs with, and by the file's bodies.
 
     Args:
-        candidate: Of an exported file; others have no ops that could be told apart.
+        candidate: Runner of an exported file; others have no separate ops.
         op_rtol: Largest error of reduced tokens, relative to their largest magnitude.
 
     Returns:
-        One a realisation; none where the file has no nodes of the op set.
+        One per realisation; none where the file has no nodes of the op set.
     """
     metadata, parts = candidate.metadata, candidate.parts
     if metadata is None or parts is None:
@@ -181,7 +181,7 @@ def _difference(
     open_part: Callable[[bytes], Part],
     found: _Found,
 ) -> str | None:
-    """What differs; None if nothing does."""
+    """The difference in words; None if there is none."""
     attributes = dict(call.attributes)
     if not call.plausible:
         return f"num_prefix is {attributes.get('num_prefix')}"

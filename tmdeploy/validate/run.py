@@ -43,13 +43,13 @@ def validate(
     A level that cannot be judged is listed with the reason in `skipped`, never passed.
 
     Args:
-        reference: What is right.
-        candidate: What is judged.
+        reference: The model taken as right.
+        candidate: The model to judge.
         samples: Images for both.
         batch_sizes: Both models run at each; a size above the number of images is clipped, and a file with a static
             batch runs at that batch only.
         schedules: Amounts to run with; None is the candidate's default.
-        limits: What may differ.
+        limits: How much may differ.
         progress: Called with a short description when a stage begins.
 
     Raises:

@@ -23,9 +23,9 @@ def open_runner(
 
     Args:
         path: The file.
-        threads: Of the few nodes that stay on the CPU; None leaves ONNX Runtime's default.
-        model: Serialised, instead of the file's content.
-        name: In tables; the file's name by default.
+        threads: Threads for the few nodes that stay on the CPU; None leaves the default.
+        model: Serialised model to load instead of the file's content.
+        name: Name in tables; the file's name by default.
         native: Register the native library where there is one with kernels for CUDA; else function bodies run.
         device_id: CUDA's number of the device; CUDA_VISIBLE_DEVICES renumbers them.
 

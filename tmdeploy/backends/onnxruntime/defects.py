@@ -20,7 +20,7 @@ def refuse_what_crashes(runtime: Any, source: Path | bytes, path: Path) -> None:
     Args:
         runtime: The package.
         source: A file, or a serialised model.
-        path: For messages.
+        path: Path for messages.
 
     Raises:
         ArtifactError: There is such a call.

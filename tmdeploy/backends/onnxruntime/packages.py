@@ -89,7 +89,7 @@ def missing(runtime: Any, provider: str, reason: str) -> EnvironmentMissing:
     Args:
         runtime: The package.
         provider: Its name.
-        reason: As `telling` gives it.
+        reason: The result of `telling`.
     """
     return EnvironmentMissing(f"ONNX Runtime's {provider} does not start ({reason})", remedy=_remedy(runtime, reason))
 

@@ -27,7 +27,7 @@ class Placement:
     """Nodes of a session's graph, counted after partitioning.
 
     Attributes:
-        ops: Of each provider, how many nodes of each op; those of other domains as `domain::Op`.
+        ops: Number of nodes of each op by provider; ops of other domains as `domain::Op`.
     """
 
     ops: dict[str, Counter[str]]

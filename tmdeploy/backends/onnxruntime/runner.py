@@ -78,8 +78,8 @@ class OnnxRuntimeRunner(Runner):
     Args:
         path: The file.
         threads: Intra-op threads; None leaves ONNX Runtime's default.
-        model: Serialised, instead of the file's content.
-        name: In tables; the file's name by default.
+        model: Serialised model to load instead of the file's content.
+        name: Name in tables; the file's name by default.
         native: On the CPU, register the native library where there is one; else the file's function bodies run.
         target: Where it computes; None is the CPU.
 
@@ -327,8 +327,8 @@ def open_bodies(model: bytes, path: Path) -> OnnxRuntimePart:
     """A piece of a graph on the CPU, its function bodies and no native kernel: what every runtime can fall back to.
 
     Args:
-        model: Serialised.
-        path: Of the file it is from, for messages.
+        model: Serialised model.
+        path: Path of its file, for messages.
 
     Raises:
         ArtifactError: ONNX Runtime refuses it.
@@ -344,8 +344,8 @@ def open_runner(
     Args:
         path: The file.
         threads: Intra-op threads; None leaves ONNX Runtime's default.
-        model: Serialised, instead of the file's content.
-        name: In tables; the file's name by default.
+        model: Serialised model to load instead of the file's content.
+        name: Name in tables; the file's name by default.
         native: Register the native library where there is one; else the file's function bodies run.
 
     Raises:

@@ -27,10 +27,10 @@ class Target(Protocol):
     """Where a session computes. The CPU's is here, those of GPUs are in modules of their own.
 
     Attributes:
-        backend: What the user calls it.
-        provider: What ONNX Runtime calls it.
-        device: Of the session's inputs and outputs when they stay there: `cpu` or `cuda`.
-        device_id: Number of that device.
+        backend: Name for the user.
+        provider: ONNX Runtime's name.
+        device: Device of resident inputs and outputs: `cpu` or `cuda`.
+        device_id: Device number.
         library: The custom-op library to register; None runs function bodies.
     """
 
@@ -132,7 +132,7 @@ def make_session(source: Path | bytes, *, path: Path, threads: int | None = None
 
     Args:
         source: A file, or a serialised model.
-        path: For messages.
+        path: Path for messages.
         threads: Intra-op threads; None leaves ONNX Runtime's default.
         target: Where it computes; None is the CPU, with the native library where there is one.
 
@@ -228,10 +228,10 @@ def run_session(
 
     Args:
         session: From `make_session`.
-        names: Of the outputs.
+        names: Names of the outputs.
         feeds: Inputs by name.
-        path: For messages.
-        cause: As `Target.cause`.
+        path: Path for messages.
+        cause: See `Target.cause`.
 
     Raises:
         ArtifactError: ONNX Runtime failed.

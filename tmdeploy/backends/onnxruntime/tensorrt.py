@@ -108,7 +108,7 @@ class TensorrtTarget(GpuTarget):
 
 
 class OnnxRuntimeTensorrtRunner(OnnxRuntimeRunner):
-    """An ONNX file in sessions of TensorRT's provider: one a batch size, schedule, and trace or not.
+    """An ONNX file in sessions of TensorRT's provider: one per batch size, schedule, and trace or not.
 
     With open shapes the provider builds an engine when it first meets them, and again whenever they leave the range it
     has seen; with fixed ones it builds once, when the session is made, and TensorRT computes every shape in advance.
@@ -265,9 +265,9 @@ def open_runner(
 
     Args:
         path: The file, of fp32.
-        threads: Of the few nodes that stay on the CPU; None leaves ONNX Runtime's default.
-        model: Serialised, instead of the file's content.
-        name: In tables; the file's name by default.
+        threads: Threads for the few nodes that stay on the CPU; None leaves the default.
+        model: Serialised model to load instead of the file's content.
+        name: Name in tables; the file's name by default.
         device_id: CUDA's number of the device; CUDA_VISIBLE_DEVICES renumbers them.
 
     Raises:

@@ -17,7 +17,7 @@ def parse_body(spec: OpSpec[Any], given: Attributes, lines: str, *, opset: int, 
     Args:
         spec: The op.
         given: Declared as the function's attributes, with these values as defaults: the body is made for them.
-        lines: Statements, one a line; blank lines and `#` comments are dropped. (`map` is a keyword of the text format,
+        lines: Statements, one per line; blank lines and comments are dropped. (`map` is a keyword of the text format,
             so bodies say `plan_map`.)
         opset: Version of the standard operators.
         doc: Documentation string.

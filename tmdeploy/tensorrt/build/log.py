@@ -69,7 +69,7 @@ def by_profile(layers: Sequence[Layer], profiles: int) -> tuple[tuple[Layer, ...
         profiles: How many there are.
 
     Returns:
-        One tuple a profile; None if the marks do not add up to that many.
+        One tuple per profile; None if the marks do not add up to that many.
     """
     graphs: dict[str, int] = {}
     for layer in layers:

@@ -52,7 +52,7 @@ def lower_ops(model: onnx.ModelProto, request: BuildRequest, toolkit: Toolkit, g
     Args:
         model: Its nodes have names of their own; is changed.
         request: Says which plugins.
-        toolkit: Of which full TensorRT has plugins.
+        toolkit: The TensorRT that builds; only full TensorRT has plugins.
         gpu: What the engine is built on.
 
     Raises:

@@ -86,7 +86,7 @@ def match_launch(math: Any, layout: tuple[int, ...], inputs: tuple[Tensor, ...],
 
     Args:
         math: `tensorrt.plugin`, for `cdiv`, `min` and `max`.
-        layout: Of the op's PTX.
+        layout: Layout of the op's PTX.
         inputs: The node's inputs.
         attributes: The node's, as integers, in the op's order.
 

@@ -47,7 +47,7 @@ class PtxFile:
     Attributes:
         path: Where it was read from.
         architecture: Oldest compute capability that takes it, as 75 for 7.5.
-        modules: By the entry's name.
+        modules: Modules by the entry's name.
         layout: Sizes the kernels were compiled with, in the order of `TM_LAYOUT` in the op's source.
     """
 

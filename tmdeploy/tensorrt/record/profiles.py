@@ -38,7 +38,7 @@ class BatchRange(BaseModel):
 
 
 class ScheduleRange(BaseModel):
-    """Amounts (r or keep, one a step) that an engine takes at run time, and the tokens they leave behind."""
+    """Amounts (r or keep, one per step) that an engine takes at run time, and the tokens they leave behind."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -72,11 +72,11 @@ def parse_batch(text: str, option: str = "--profile") -> BatchRange:
 
 
 def parse_schedule(text: str, metadata: ArtifactMetadata) -> ScheduleRange:
-    """`0:13:16`, each end one amount or one a step: `0:8,8,4,4:16`.
+    """`0:13:16`, each end one amount or one per step: `0:8,8,4,4:16`.
 
     Args:
         text: What the user typed.
-        metadata: Of the file.
+        metadata: The file's metadata.
 
     Raises:
         UsageError: The file's schedule is fixed, or the ends are not ascending or below what is possible.
