@@ -87,7 +87,7 @@ def _recipe(request: ExportRequest, card: ModelCard) -> Recipe:
     typed = any(value is not None for value in (request.r, request.keep, request.schedule, request.layers))
     if request.method is None and stored is not None and not typed and not request.options:
         card.steps()
-        return stored
+        return stored.model_copy(update={"options": dict(stored.spec.options)})  # with those that it leaves open
     method = request.method or (stored.method if stored is not None else "none")
     options = dict(request.options)
     if stored is not None and stored.method == method:
