@@ -16,7 +16,7 @@ from tests.conftest import EXAMPLES
 REFUSED = [
     ("infer m.onnx photos --json m.onnx", "--json m.onnx is an input"),
     ("infer m.onnx photos --json photos/a.png", "--json photos/a.png is an input"),
-    ("infer m.onnx photos/*.png --csv photos/../photos/a.png", "is the input photos/a.png"),
+    ("infer m.onnx photos/*.png --csv photos/../photos/a.png", "--csv photos/../photos/a.png is an input"),
     ("infer m.onnx photos --json hard.onnx", "--json hard.onnx is the input m.onnx"),
     ("infer m.onnx photos --json soft.onnx", "--json soft.onnx is the input m.onnx"),
     ("infer m.onnx photos --class-names names.txt --csv names.txt", "--csv names.txt is an input"),

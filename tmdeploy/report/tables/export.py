@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from tmdeploy.card.card import ModelCard
@@ -52,11 +54,14 @@ def export_table(result: ExportResult) -> Table:
 
 
 def method_text(card: ModelCard) -> str:
-    """Method, schedule, and options that are not the default, in one line."""
+    """Method, schedule, and options that are not the default, in one line; all options of a method unknown here."""
+    from tmdeploy.errors import UsageError
     from tmdeploy.methods import build_method
 
-    recipe, kind = card.reduction, card.schedule_kind
-    defaults = build_method(recipe.method).options
+    recipe, kind = card.reduction, None
+    defaults: Mapping[str, object] = {}
+    with contextlib.suppress(UsageError):
+        kind, defaults = card.schedule_kind, build_method(recipe.method).options
     changed = [f"{key}={value}" for key, value in recipe.options.items() if defaults.get(key) != value]
     parts = [recipe.method]
     if kind is not None:
