@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tmdeploy.api.export import export as verb
-from tmdeploy.api.export import export_path
+from tmdeploy.api.export import export_path, require_export
 
 from .command import Call, command
 from .console import own_stdout
@@ -17,6 +17,7 @@ def export(call: Call) -> None:
     """
     from tmdeploy.report.tables.export import export_table
 
+    require_export()  # what is missing is said before what is wrong with the files
     against = call["against"]
     saved = [against] if against is not None and against.endswith(".npz") else []
     reads = [*call.files("model", "verify_data"), *saved]

@@ -93,8 +93,7 @@ def export(
         DataError: Images or saved outputs cannot be used.
         ArtifactError: The output cannot be written.
     """
-    require("torch", purpose="exporting a checkpoint")
-    require("onnxscript", purpose="exporting a checkpoint")
+    require_export()
     from torch import nn
 
     from tmdeploy.export.module import export_module
@@ -167,3 +166,13 @@ def export_path(model: FilePath | nn.Module, output: FilePath | None) -> Path:
     path = Path(model)
     bare = path.with_suffix("")
     return (bare if path.suffix.lower() == ".tar" and bare.suffix else path).with_suffix(".onnx")
+
+
+def require_export() -> None:
+    """Make sure that an export can begin at all.
+
+    Raises:
+        EnvironmentMissing: torch or onnxscript is not installed.
+    """
+    for package in ("torch", "onnxscript"):
+        require(package, purpose="exporting a checkpoint")
