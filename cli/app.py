@@ -22,8 +22,7 @@ import typer.core
 import typer.models
 
 import tmdeploy
-from tmdeploy.errors import TmdeployError
-from tmdeploy.extensions import ExtensionWarning
+from tmdeploy.errors import TmdeployError, TmdeployWarning
 from tmdeploy.report.text import never_fail_to_print, printable
 from tmdeploy.system.boundary import set_time_limit
 
@@ -81,8 +80,8 @@ def run(argv: Sequence[str] | None = None) -> None:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-    """Extensions that are left out, in one line; every other warning as Python shows it."""
-    if issubclass(category, ExtensionWarning):
+    """What the library warns of, in one line; every other warning as Python shows it."""
+    if issubclass(category, TmdeployWarning):
         warn(str(message))
     else:
         _SHOW_WARNING(message, category, *where, **more)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from tmdeploy.api.arguments import Checkpoint
+from tmdeploy.errors import TmdeployWarning
 
-from .console import Output, progress, warnings_shown
+from .console import Output, progress
 from .options import OPTIONS, PROCESS, Option
 
 Command = Callable[..., None]
@@ -85,7 +87,8 @@ def command(
                     apply(values.pop(key))
             own = {key: values.pop(key) for key in (*others, _JSON) if key in values}
             typed = {key: value for key, value in values.items() if value is not None}
-            with warnings_shown():
+            with warnings.catch_warnings():
+                warnings.simplefilter("always", TmdeployWarning)  # shown by the application
                 body(Call(verb, typed, own.pop(_JSON)), **own)
 
         run.__signature__ = signature  # type: ignore[attr-defined]

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tmdeploy.errors import TmdeployWarning
 from tmdeploy.report.text import printable
 
 if TYPE_CHECKING:
@@ -110,23 +108,6 @@ def warn(message: str) -> None:
     """A line on stderr that `--quiet` silences."""
     if not settings.quiet:
         complain(f"warning: {message}")
-
-
-@contextlib.contextmanager
-def warnings_shown() -> Iterator[None]:
-    """Show what the library warns of as every command does."""
-    with warnings.catch_warnings():
-        show = warnings.showwarning
-
-        def tell(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-            if issubclass(category, TmdeployWarning):
-                warn(str(message))
-            else:
-                show(message, category, *where, **more)
-
-        warnings.showwarning = tell
-        warnings.simplefilter("always", TmdeployWarning)
-        yield
 
 
 def warn_skipped(skipped: Iterable[tuple[object, str]], *, read: int) -> None:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from tmdeploy.errors import UsageError
+from tmdeploy.errors import TmdeployWarning, UsageError
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -27,7 +27,7 @@ class Entry(Protocol):
 EntryT = TypeVar("EntryT", bound=Entry)
 
 
-class ExtensionWarning(UserWarning):
+class ExtensionWarning(TmdeployWarning):
     """An extension was left out; one line names its distribution and says why."""
 
 

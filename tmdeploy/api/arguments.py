@@ -76,8 +76,3 @@ def warn_notes(runner: Runner) -> None:
     """What was assumed to open a checkpoint, if it was one."""
     for note in runner.notes:
         warn(note)
-
-
-def joined(value: str | Sequence[object] | None) -> str | None:
-    """A list as the command line takes it: `planner,Erf`."""
-    return value if value is None or isinstance(value, str) else ",".join(map(str, value))

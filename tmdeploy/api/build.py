@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tmdeploy.api.arguments import Amounts, Checkpoint, FilePath, as_tuple, joined
+from tmdeploy.api.arguments import Amounts, Checkpoint, FilePath, as_tuple
+from tmdeploy.card.schedule import as_typed
 from tmdeploy.errors import UsageError
 from tmdeploy.system.machine import command_line
 from tmdeploy.system.progress import Progress, silent
@@ -122,7 +123,7 @@ def build(
         output=engine,
         flavor=flavor,
         precision=precision,
-        keep_fp32=parse_keep(joined(keep_fp32)),
+        keep_fp32=parse_keep(None if keep_fp32 is None else as_typed(keep_fp32)),
         profiles=profiles or (_batch_range(*limits),),
         schedule=schedule_range,
         target_sm=tuple(part.strip() for part in targets if part.strip()),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tmdeploy.api.arguments import Amounts, Checkpoint, FilePath, as_tuple, warn
-from tmdeploy.card.recipe import as_typed
+from tmdeploy.card.schedule import as_typed
 from tmdeploy.errors import UsageError
 from tmdeploy.lazy import require
 from tmdeploy.system.progress import Progress, silent

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tmdeploy.api.arguments import FilePath, as_tuple, joined
+from tmdeploy.api.arguments import FilePath, as_tuple
+from tmdeploy.card.schedule import as_typed
 from tmdeploy.system.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def quantize(
         output=quantized_path(model, output, scheme),
         scheme=scheme,
         data=as_tuple(data),
-        keep_float=parse_keep(joined(keep_float), DEFAULT_KEEP, "--keep-float"),
+        keep_float=parse_keep(None if keep_float is None else as_typed(keep_float), DEFAULT_KEEP, "--keep-float"),
         images=images,
         batch=batch,
         calibration=calibration,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from tmdeploy.api.arguments import Amounts, warn
-from tmdeploy.card.recipe import as_typed
+from tmdeploy.card.schedule import as_typed
 from tmdeploy.errors import UsageError
 
 if TYPE_CHECKING:

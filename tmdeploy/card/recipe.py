@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from tmdeploy.card.schedule import Step, merged_count, parse_keep, parse_layers, parse_r, remarks, select_count
+from tmdeploy.card.schedule import (
+    Step,
+    as_typed,
+    merged_count,
+    parse_keep,
+    parse_layers,
+    parse_r,
+    remarks,
+    select_count,
+)
 from tmdeploy.errors import UsageError
 from tmdeploy.methods import MethodSpec, build_method
 
@@ -169,10 +178,3 @@ def make_recipe(
     bare = Recipe(method=method, options=dict(spec.options), layers=blocks, amounts=(0,) * len(blocks))
     amounts = bare.parse(text, option, tokens=tokens, prefix=prefix)
     return bare.model_copy(update={"amounts": amounts})
-
-
-def as_typed(value: object) -> str:
-    """Numbers as a user types them: 13, 0.7, `3,6,9`."""
-    if isinstance(value, str):
-        return value
-    return ",".join(map(str, value)) if isinstance(value, Iterable) else str(value)

@@ -6,7 +6,7 @@ No torch here: the CLI, the exporter, the runtime and the MAC count share this a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -238,3 +238,10 @@ def schedule_text(amounts: Sequence[int]) -> str:
     if len(values) > 2 and values == list(range(values[0], values[0] + len(values))):
         return f"{values[0]}-{values[-1]}"
     return ", ".join(map(str, values))
+
+
+def as_typed(value: object) -> str:
+    """A value or several as the command line takes them: 13, 0.7, `3,6,9`, `planner,Erf`."""
+    if isinstance(value, str):
+        return value
+    return ",".join(map(str, value)) if isinstance(value, Iterable) else str(value)
